@@ -1,0 +1,248 @@
+"""Decode any picture file to an upright RGB image; every decode in the library goes through here.
+
+Files are hostile until decoded: only the usual formats are tried (no PostScript, no video), and limits are enforced on
+the header, before a pixel is decoded. What cannot be used raises `ImageError` with a reason that readers count. No
+torch.
+"""
+
+import contextlib
+import io
+import logging
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import (
+    AvifImagePlugin,  # noqa: F401 - registers its format, like the three below
+    ExifTags,
+    Image,
+    Jpeg2KImagePlugin,  # noqa: F401
+    TiffImagePlugin,  # noqa: F401
+    UnidentifiedImageError,
+    WebPImagePlugin,  # noqa: F401
+)
+
+from crossgrain.config import configclass
+from crossgrain.data.records import Record
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "PPM", "AVIF")
+
+# Pillow reports oddities of broken files to its logger; without a handler Python prints them to the terminal.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SWAPS_SIDES = (5, 6, 7, 8)
+
+
+@configclass
+class ImageConfig:
+    """What becomes of an image on its way into a batch."""
+
+    size: int = 224  # pixels a side of the square that the model sees
+    crop_scale: tuple[float, float] = (0.2, 1.0)  # share of the area that a random crop keeps
+    flip: float = 0.5  # probability
+    rand_augment: tuple[int, int] | None = (2, 7)  # number of colour operations and their strength, 0 to 10
+    left_right: Literal["swap_words", "keep_image", "ignore"] = "swap_words"  # when a flipped image's text says "left"
+
+    def __post_init__(self) -> None:
+        low, high = self.crop_scale
+        if not 0 < low <= high <= 1:
+            raise ValueError(f"crop_scale must be 0 < low <= high <= 1, not {self.crop_scale}")
+        if self.size < 8:
+            raise ValueError(f"size must be at least 8 pixels, not {self.size}")
+        if not 0 <= self.flip <= 1:
+            raise ValueError(f"flip is a probability between 0 and 1, not {self.flip}")
+        if self.rand_augment and not (self.rand_augment[0] >= 0 and 0 <= self.rand_augment[1] <= 10):
+            raise ValueError(f"rand_augment is (operations, strength from 0 to 10), not {self.rand_augment}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a file may cost before it is decoded."""
+
+    max_bytes: int = 256 * 2**20
+    max_pixels: int = 89_478_485  # where Pillow warns of a decompression bomb; 360 MB as RGB in its memory layout
+    min_side: int = 8
+    max_aspect: float = 20.0  # longer side over shorter side
+
+
+LIMITS = Limits()
+
+
+class _Shared:
+    """One process-wide context for all threads that are inside at the same time: the first enters it, the last leaves.
+
+    What it changes belongs to the process; entered and left by each thread, the last to leave would restore what
+    another had changed.
+    """
+
+    def __init__(self, context: Callable[[], contextlib.AbstractContextManager]):
+        self._make = context
+        self._lock = threading.Lock()
+        self._inside = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._context = self._make()
+                self._context.__enter__()
+            self._inside += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._context.__exit__(None, None, None)
+
+
+@contextlib.contextmanager
+def _no_terminal() -> Iterator[None]:
+    terminal = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
+
+
+_quiet = _Shared(lambda: warnings.catch_warnings(action="ignore"))
+# libtiff writes whatever it finds wrong with a file to the terminal, from C; the exception says it already.
+_quiet_libtiff = _Shared(_no_terminal)
+
+
+class ImageError(ValueError):
+    """A file that is no usable image: `reason` in few fixed words, so that equal ones are counted; `detail` varies."""
+
+    def __init__(self, reason: str, detail: str = ""):
+        super().__init__(reason, detail)
+        self.reason = reason
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.reason} ({self.detail})" if self.detail else self.reason
+
+
+class EncodedImage:
+    """A file whose header is read: its upright `size` (width, height) is known, its pixels are not yet decoded."""
+
+    def __init__(self, data: bytes | Path, limits: Limits = LIMITS):
+        content = _read(data, limits.max_bytes)
+        try:
+            with _quiet:
+                self._image = Image.open(io.BytesIO(content), formats=FORMATS)
+                self.format = self._image.format
+                # Pillow's TIFF decoder turns the image itself.
+                tags = {} if self.format == "TIFF" else self._image.getexif()
+                self._orientation = tags.get(ExifTags.Base.Orientation, 1)
+        except Image.DecompressionBombError as error:
+            raise ImageError("too many pixels", str(error)) from None
+        except UnidentifiedImageError:
+            raise ImageError("not an image" if content else "empty file", f"{len(content)} bytes") from None
+        except Exception as error:  # a decoder of a hostile file raises anything
+            raise _decoder_error(error) from None
+        width, height = self._image.size
+        self.size = (height, width) if self._orientation in _SWAPS_SIDES else (width, height)
+        _check_size(*self.size, limits)
+
+    def decode(self, at_least: int | None = None) -> Image.Image:
+        """The upright RGB image.
+
+        With `at_least`, a large JPEG may come at 1/2, 1/4 or 1/8 of its size, both sides `at_least` pixels or more:
+        the decoder then skips most of the work.
+        """
+        try:
+            with _quiet, _quiet_libtiff if self.format == "TIFF" else contextlib.nullcontext():
+                if at_least:
+                    self._image.draft(self._image.mode, (at_least, at_least))  # pyright: ignore[reportCallIssue]
+                self._image.load()
+                image = _to_rgb(self._image)
+        except Exception as error:  # see above
+            raise _decoder_error(error) from None
+        turn = _UPRIGHT.get(self._orientation)
+        return image if turn is None else image.transpose(turn)
+
+
+def open_image(data: bytes | Path, *, at_least: int | None = None, limits: Limits = LIMITS) -> Image.Image:
+    """Decode a file to an upright RGB image: the first frame, over white where it is transparent.
+
+    Colour profiles are not applied. `at_least`: see `EncodedImage.decode`. Raises `ImageError`; no warning leaks.
+    """
+    return EncodedImage(data, limits).decode(at_least)
+
+
+def eval_image(record: Record, config: ImageConfig) -> np.ndarray:
+    """The whole image, only its size changed (bicubic): uint8 (3, size, size)."""
+    image = open_image(record.image, at_least=2 * config.size)
+    image = image.resize((config.size, config.size), Image.Resampling.BICUBIC)
+    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+
+
+def _read(data: bytes | Path, max_bytes: int) -> bytes:
+    try:
+        num_bytes = len(data) if isinstance(data, bytes) else data.stat().st_size
+        if num_bytes > max_bytes:
+            raise ImageError("too many bytes", f"{num_bytes} of at most {max_bytes}")
+        return data if isinstance(data, bytes) else data.read_bytes()
+    except FileNotFoundError:
+        raise ImageError("missing file", str(data)) from None
+    except OSError as error:
+        raise ImageError("unreadable file", str(error)) from None
+
+
+def _check_size(width: int, height: int, limits: Limits) -> None:
+    detail = f"{width} x {height}"
+    if width * height > limits.max_pixels:
+        raise ImageError("too many pixels", detail)
+    if min(width, height) < limits.min_side:
+        raise ImageError("too small", detail)
+    if max(width, height) > limits.max_aspect * min(width, height):
+        raise ImageError("extreme aspect ratio", detail)
+
+
+def _decoder_error(error: Exception) -> ImageError:
+    text = str(error) or type(error).__name__
+    if isinstance(error, ImageError):
+        return error
+    cut = isinstance(error, EOFError) or any(w in text.lower() for w in ("truncated", "unexpected end", "eof"))
+    return ImageError("truncated" if cut else "decoder error", text.splitlines()[0][:200])
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode[0] in "IF":
+        return Image.fromarray(_to_8_bit(np.asarray(image))).convert("RGB")
+    if "transparency" in image.info or image.mode in ("RGBA", "RGBa", "LA", "La", "PA"):
+        rgba = image.convert("RGBA")
+        over_white = Image.new("RGB", image.size, (255, 255, 255))
+        over_white.paste(rgba, mask=rgba)
+        return over_white
+    if image.mode == "LAB":
+        raise ImageError("unsupported colours", "CIELAB")
+    return image.convert("RGB")
+
+
+def _to_8_bit(values: np.ndarray) -> np.ndarray:
+    """Grey values of more than 8 bits: 16-bit ones by their type, wider integers and floats by their range."""
+    if values.dtype.kind == "u" and values.dtype.itemsize == 2:
+        return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    values = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
+    low, high = values.min(), values.max()
+    if low >= 0:  # the usual ranges, told from the values as the file does not say
+        low, high = 0.0, next((float(top) for top in (1, 255, 65535) if high <= top), high)
+    return np.round((values - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)

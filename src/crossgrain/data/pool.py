@@ -1,0 +1,150 @@
+"""A process pool for work that may kill its worker: decoders of broken files crash, hang or run out of memory.
+
+`concurrent.futures` gives up all that is under way when a worker dies, and `multiprocessing.Pool` waits for ever; here
+one item is lost, and named.
+"""
+
+import multiprocessing
+import signal
+import time
+from collections.abc import Callable, Generator, Iterable
+from contextlib import ExitStack
+from multiprocessing.connection import Connection, wait
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_AHEAD = 8  # items per worker that may be done before the first of them is
+_MAX_HELD = 256 * 2**20  # and the size of their results
+
+
+def ordered_map(
+    function: Callable[[T], R],
+    items: Iterable[T],
+    num_workers: int,
+    failed: Callable[[T, str], R],
+    time_limit: float = 120.0,
+    size: Callable[[R], int] = lambda _: 0,
+) -> Generator[R]:
+    """`map(function, items)` in `num_workers` processes (0: this one), in order, a few items ahead.
+
+    Where an item ends its worker, or takes longer than `time_limit` seconds, `failed(item, reason)` is its result.
+    `size` is the memory that a result holds, in bytes.
+    """
+    if num_workers == 0:
+        yield from map(function, items)
+        return
+    with ExitStack() as stack:
+        workers = [_Worker(function) for _ in range(num_workers)]
+        for worker in workers:
+            stack.callback(worker.stop)
+        todo = enumerate(items)
+        done: dict[int, R] = {}
+        position, exhausted = 0, False
+        while True:
+            while position in done:
+                yield done.pop(position)
+                position += 1
+            held = sum(size(result) for result in done.values())
+            for worker in workers:
+                room = held < _MAX_HELD and len(done) + _busy(workers) < _AHEAD * num_workers
+                if room and worker.idle and not exhausted:
+                    try:
+                        number, item = next(todo)
+                    except StopIteration:
+                        exhausted = True
+                    else:
+                        worker.give(number, item)
+            if not _busy(workers):
+                return
+            for worker in _reports(workers, time_limit):
+                number, item = worker.number, worker.item  # taking the result frees the worker
+                result, reason = worker.take(time_limit)
+                done[number] = failed(item, reason) if reason else result
+
+
+class _Worker:
+    """One process and the item that it works on; started anew when that item has ended it."""
+
+    def __init__(self, function: Callable[[Any], Any]):
+        self._function = function
+        self._start()
+
+    def _start(self) -> None:
+        # spawn: no lock, file or thread of this process is inherited, so none can deadlock the worker
+        context = multiprocessing.get_context("spawn")
+        self.connection, remote = context.Pipe()
+        self._process = context.Process(target=_work, args=(remote, self._function), daemon=True)
+        self._process.start()
+        remote.close()
+        self.number, self.idle, self.since = -1, True, 0.0
+        self.item: Any = None
+        self._ready = False
+
+    def give(self, number: int, item: Any) -> None:
+        if not self._ready:
+            self._greet()
+        self.number, self.item, self.idle, self.since = number, item, False, time.monotonic()
+        self.connection.send(item)
+
+    def _greet(self) -> None:
+        """Wait until the process is up: what ends it before is no item's fault."""
+        try:
+            self._ready = self.connection.recv()
+        except EOFError:
+            raise RuntimeError("a worker process ended while it started; see the messages above") from None
+
+    def take(self, time_limit: float) -> tuple[Any, str]:
+        """The result, or the reason why there is none."""
+        try:
+            if not self.connection.poll():
+                reason = f"decoder took over {time_limit:g} s"
+            else:
+                result, error = self.connection.recv()
+                self.idle, self.item = True, None
+                if error is not None:
+                    raise error
+                return result, ""
+        except (EOFError, OSError):
+            reason = "decoder crashed"
+        self.stop()
+        self._start()
+        return None, reason
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.join()
+        self.connection.close()
+
+
+def _busy(workers: list[_Worker]) -> int:
+    return sum(not worker.idle for worker in workers)
+
+
+def _reports(workers: list[_Worker], time_limit: float) -> list[_Worker]:
+    """The workers that have a result, have died, or are past their time; waits until there is one."""
+    busy = {worker.connection: worker for worker in workers if not worker.idle}
+    latest = min(worker.since for worker in busy.values()) + time_limit
+    ready = wait(list(busy), timeout=max(0.0, latest - time.monotonic()))
+    late = [worker for worker in busy.values() if time.monotonic() - worker.since > time_limit]
+    return [busy[connection] for connection in ready if isinstance(connection, Connection)] or late
+
+
+def _work(connection: Connection, function: Callable[[Any], Any]) -> None:
+    """The worker's loop, until its parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    connection.send(True)
+    while True:
+        try:
+            item = connection.recv()
+        except EOFError:
+            return
+        try:
+            answer = function(item), None
+        except Exception as error:
+            answer = None, error
+        try:
+            connection.send(answer)
+        except OSError:  # nobody listens any more
+            return

@@ -1,0 +1,252 @@
+"""The engine of `crossgrain prepare`: a known layout becomes shards, a vocabulary and a report of every drop."""
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import chain
+from operator import length_hint
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from crossgrain.config import UserError
+from crossgrain.data.intake import Checked, check, place
+from crossgrain.data.pool import ordered_map
+from crossgrain.data.records import Dropped, Item, Record
+from crossgrain.data.sets import DATASETS
+from crossgrain.data.sets.arguments import VOCAB_SIZE
+from crossgrain.data.sets.pictures import is_split_name
+from crossgrain.data.shards import ShardWriter
+
+REPORT = "validation.json"
+VOCAB = "vocab.txt"
+_REGION = "region: "  # opens the reasons that cost a region and not its image
+
+
+@dataclass
+class Report:
+    """What became of a data set; `validation.json` holds it."""
+
+    source: str
+    kept: int = 0
+    kept_by_split: Counter[str] = field(default_factory=Counter)
+    captions: int = 0
+    regions: int = 0
+    vocabulary: int = 0  # words, 0 without
+    dropped: Counter[str] = field(default_factory=Counter)
+    first_dropped: dict[str, dict[str, str]] = field(default_factory=dict)  # by reason: {where, detail}
+
+    def keep(self, record: Record) -> None:
+        """Count a record that went into a shard."""
+        self.kept += 1
+        self.kept_by_split[record.split] += 1
+        self.captions += len(record.captions)
+        self.regions += len(record.regions)
+
+    def drop(self, dropped: Dropped) -> None:
+        """Count a drop; the first of each reason is kept whole."""
+        self.dropped[dropped.reason] += 1
+        if dropped.reason not in self.first_dropped:
+            where, detail = (_printable(text) for text in (dropped.where, dropped.detail))
+            self.first_dropped[dropped.reason] = {"where": where, "detail": detail}
+
+    @property
+    def num_dropped(self) -> int:
+        """Records and captions that were dropped; regions count apart."""
+        return sum(count for reason, count in self.dropped.items() if not reason.startswith(_REGION))
+
+    @property
+    def num_dropped_regions(self) -> int:
+        """Regions that were dropped from images that were kept."""
+        return self.dropped.total() - self.num_dropped
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain JSON values, the same for the same data."""
+        values = asdict(self)
+        values["kept_by_split"] = dict(sorted(self.kept_by_split.items()))
+        values["dropped"] = dict(sorted(self.dropped.items(), key=lambda item: (-item[1], item[0])))
+        counts = {"num_dropped": self.num_dropped, "num_dropped_regions": self.num_dropped_regions}
+        return {**values, **counts}
+
+    def lines(self) -> list[str]:
+        """The report for people: what was kept, then every reason with its count and first case."""
+        splits = ", ".join(f"{split} {count:,}" for split, count in sorted(self.kept_by_split.items()))
+        kept = f"kept {self.kept:,} ({splits}) with {self.captions:,} captions and {self.regions:,} regions"
+        regions = f", and {self.num_dropped_regions:,} regions" if self.num_dropped_regions else ""
+        lines = [kept, f"dropped {self.num_dropped:,}{regions}"]
+        for reason, count in self.to_json()["dropped"].items():
+            first = self.first_dropped[reason]
+            detail = f" ({first['detail']})" if first["detail"] else ""
+            lines.append(f"  {count:,} x {reason}; first at {first['where']}{detail}")
+        return lines
+
+
+def prepare_arguments(arguments: argparse.Namespace, console: Console) -> Report:
+    """`prepare` with what `sets.arguments.add_arguments` parsed."""
+    flags = {flag.name: getattr(arguments, flag.name) for flag in DATASETS[arguments.source].flags}
+    return prepare(
+        arguments.source,
+        getattr(arguments, "root", None),
+        arguments.out,
+        flags=flags,
+        split=arguments.split,
+        limit=arguments.limit,
+        num_workers=arguments.workers,
+        vocab_size=0 if arguments.no_vocab else arguments.vocab_size,
+        vocab=arguments.vocab,
+        overwrite=arguments.overwrite,
+        console=console,
+    )
+
+
+def prepare(
+    source: str,
+    root: Path | None,
+    out: Path,
+    *,
+    flags: Mapping[str, Any] | None = None,
+    split: str | None = None,
+    limit: int | None = None,
+    num_workers: int | None = None,
+    vocab_size: int = VOCAB_SIZE,
+    vocab: Path | None = None,
+    overwrite: bool = False,
+    records_per_shard: int = 1000,
+    console: Console | None = None,
+) -> Report:
+    """Convert a data set in a known layout into shards in `out`.
+
+    `flags` are the source's own (see `DATASETS`). The bytes written do not depend on `num_workers` (None: one per CPU).
+    `vocab` is copied; else a vocabulary of at most `vocab_size` words is trained from the texts of the training split
+    (0: none). `limit` stops after so many kept images. A broken record is counted and never stops the run.
+    UserError: missing or malformed annotation files, a missing folder, data in `out`, nothing kept.
+    """
+    chosen = DATASETS.get(source)
+    if chosen is None:
+        raise UserError(f"unknown source {source!r}: choose from {', '.join(DATASETS)}")
+    for name, value in {"limit": limit, "vocab size": vocab_size or None}.items():
+        if value is not None and value < 1:
+            raise UserError(f"{name} must be at least 1, not {value}")
+    if num_workers is not None and num_workers < 0:
+        raise UserError(f"workers must be 0 or more, not {num_workers}")
+    if split is not None and not is_split_name(split):
+        raise UserError(f"split {split!r} is no name: letters, digits and _ . - only")
+    if vocab is not None and not vocab.is_file():
+        raise UserError(f"no vocabulary at {vocab}")
+    flags = {name: value for name, value in (flags or {}).items() if value is not None}
+    items = chosen.reader()(*([root] if chosen.has_root else []), split=split, **flags)
+    total = partial(_total, items, flags.get("size", 0), limit)
+    plain = {name: value for name, value in flags.items() if isinstance(value, int | str)}
+    report = Report(source=source)
+    with ShardWriter(out, records_per_shard, source={"name": source, **plain}, overwrite=overwrite) as writer:
+        texts = writer.folder / "texts"
+        with texts.open("w", encoding="utf-8") as said, _progress(console) as progress, ExitStack() as stack:
+            bar = progress.add_task(f"prepare {source}", total=total(), rate="")
+            taken: set[int] = set()
+            results = stack.enter_context(closing(_checked(items, num_workers)))
+            for done, checked in enumerate(results, start=1):
+                for kept in _unique(checked, taken, report):
+                    writer.write(kept.record, kept.extension, kept.width, kept.height)
+                    if kept.record.split == "train":
+                        said.writelines(f"{text}\n" for text in _texts(kept.record))
+                    report.keep(kept.record)
+                seconds = progress.tasks[0].elapsed or 0.0
+                rate = f"{done / seconds:.0f}/s" if seconds else ""
+                progress.update(bar, completed=done if limit is None else report.kept, total=total(), rate=rate)
+                if report.kept == limit:
+                    break
+        if not report.kept:
+            raise UserError(_nothing_kept(source, root, split, report))
+        report.vocabulary = _write_vocab(texts, writer.folder / VOCAB, vocab_size, vocab)
+        texts.unlink()
+        (writer.folder / REPORT).write_text(json.dumps(report.to_json(), indent=1) + "\n", encoding="utf-8")
+    return report
+
+
+def _checked(items: Iterable[Item], num_workers: int | None) -> Generator[list[Checked | Dropped]]:
+    if num_workers is None:
+        num_workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return ordered_map(check, items, num_workers, _failed, size=_num_bytes)
+
+
+def _num_bytes(checked: list[Checked | Dropped]) -> int:
+    return sum(
+        len(one.record.image) for one in checked if isinstance(one, Checked) and isinstance(one.record.image, bytes)
+    )
+
+
+def _failed(item: Item, reason: str) -> list[Checked | Dropped]:
+    return [Dropped(reason=reason, where=place(item))]
+
+
+def _unique(checked: Iterable[Checked | Dropped], taken: set[int], report: Report) -> Iterator[Checked]:
+    """The records among what came back, drops counted. A key may stand once; 8 bytes of each are remembered."""
+    for one in checked:
+        if isinstance(one, Dropped):
+            report.drop(one)
+            continue
+        key = int.from_bytes(hashlib.sha256(one.record.key.encode()).digest()[:8])
+        if key in taken:
+            report.drop(Dropped(reason="duplicate key", where=place(one.record), detail=one.record.key))
+            continue
+        taken.add(key)
+        yield one
+
+
+def _total(items: Iterable[Item], size: int, limit: int | None) -> int | None:
+    """How many items there will be, as far as is known now."""
+    known = [n for n in (length_hint(items) or size, limit) if n]
+    return min(known, default=None)
+
+
+def _progress(console: Console | None) -> Progress:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=console, disable=console is None)
+
+
+def _texts(record: Record) -> Iterator[str]:
+    return chain(record.captions, *(region.texts() for region in record.regions))
+
+
+def _write_vocab(texts: Path, file: Path, size: int, vocab: Path | None) -> int:
+    """Put a vocabulary into the data set: the given one, or one trained on a file of texts. How many words it has."""
+    if vocab is not None:
+        shutil.copyfile(vocab, file)
+        return len(file.read_text(encoding="utf-8").splitlines())
+    if size == 0 or not texts.stat().st_size:
+        return 0
+    from crossgrain.data.text import save_vocab, train_vocab
+
+    with texts.open(encoding="utf-8") as lines:
+        tokens = train_vocab((line.rstrip("\n") for line in lines), size)
+    save_vocab(tokens, file)
+    return len(tokens)
+
+
+def _nothing_kept(source: str, root: Path | None, split: str | None, report: Report) -> str:
+    reasons = ", ".join(f"{count:,} x {reason}" for reason, count in report.dropped.most_common(5))
+    where = f" in {root}" if root else ""
+    asked = f" for split {split!r}" if split else ""
+    return f"prepare {source}: nothing to keep{where}{asked}" + (f" (dropped: {reasons})" if reasons else "")
+
+
+def _printable(text: str, length: int = 240) -> str:
+    shown = "".join(c if c.isprintable() else "?" for c in text)
+    return shown if len(shown) <= length else f"{shown[: length - 3]}..."

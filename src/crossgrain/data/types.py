@@ -1,0 +1,110 @@
+"""What flows through a model, from a batch on the host to its targets.
+
+Shape letters: B pairs (a text with the visual concept it speaks about), I images, L text tokens, H W pixels, M hidden
+tokens, R pairs with a box target.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Bool, Float, Int, Shaped
+from torch import Tensor
+
+T = TypeVar("T", bound="Tensors")
+
+
+class Tensors:
+    """A frozen dataclass of tensors that moves as one."""
+
+    def map(self: T, function: Callable[[Tensor], Tensor]) -> T:
+        """A copy with `function` applied to every tensor in it."""
+        return replace(self, **{f.name: _map(getattr(self, f.name), function) for f in fields(self)})  # type: ignore[type-var]
+
+    def to(self: T, device: torch.device | str) -> T:
+        """A copy on `device`; from pinned memory the transfer overlaps with computing."""
+        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self: T) -> T:
+        """A copy in pinned memory (what torch's DataLoader calls)."""
+        return self.map(Tensor.pin_memory)
+
+
+def _map(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, Tensors):
+        return value.map(function)
+    return {k: _map(v, function) for k, v in value.items()} if isinstance(value, dict) else value
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text(Tensors):
+    """Token ids; `mask` is True on real tokens. `segment` is 0 everywhere unless a task says otherwise."""
+
+    ids: Int[Tensor, "B L"]
+    mask: Bool[Tensor, "B L"]
+    segment: Int[Tensor, "B L"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pixels(Tensors):
+    """Images, and which box of which image each pair speaks about.
+
+    The whole image is the box (0, 0, 1, 1): object, region and image are one kind of thing, a visual concept (X-VLM,
+    section 3.1), and an image is encoded once for all its concepts. uint8 pixels are normalised on the device by the
+    image encoder; float pixels are taken as normalised already. `regions` names the rows that may speak about a part
+    (fixed by the recipe, so that shapes never change); None means that any row may.
+    """
+
+    pixels: Shaped[Tensor, "I 3 H W"]
+    image: Int[Tensor, " B"]
+    boxes: Float[Tensor, "B 4"]
+    regions: Int[Tensor, " R"] | None = None
+
+    def region_rows(self) -> Int[Tensor, " R"]:
+        """The rows that may speak about a part of their image."""
+        return torch.arange(len(self.image), device=self.image.device) if self.regions is None else self.regions
+
+    @staticmethod
+    def whole(pixels: Shaped[Tensor, "I 3 H W"]) -> "Pixels":
+        """One concept per image: the whole of it."""
+        rows = torch.arange(len(pixels), device=pixels.device)
+        boxes = torch.tensor([0.0, 0.0, 1.0, 1.0], device=pixels.device).expand(len(pixels), 4)
+        return Pixels(pixels=pixels, image=rows, boxes=boxes, regions=rows[:0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hidden(Tensors):
+    """The tokens that were hidden and what they were. M is fixed (one compiled graph); -100 fills rows with fewer."""
+
+    position: Int[Tensor, "B M"]
+    label: Int[Tensor, "B M"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BoxTarget(Tensors):
+    """Which rows of the batch speak about a region, and where it is in its image: (x1, y1, x2, y2) in [0, 1]."""
+
+    rows: Int[Tensor, " R"]
+    boxes: Float[Tensor, "R 4"]
+    valid: Bool[Tensor, " R"]  # False where the row turned out to speak about the whole image
+
+
+Image = Pixels  # detector regions join here
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch(Tensors):
+    """One batch.
+
+    `image` and `text` hold the variants that the collator made: always "clean", and "masked" when an objective asked
+    for it. `targets` holds what each objective predicts, by objective name. Rows with equal `group` speak about the
+    same concept, so that none of them is a negative of another.
+    """
+
+    image: dict[str, Image]
+    text: dict[str, Text]
+    group: Int[Tensor, " B"]
+    targets: dict[str, Any] = field(default_factory=dict)
