@@ -1,0 +1,197 @@
+"""X-VLM (Zeng et al., 2022, arXiv:2111.08276).
+
+Three transformers: an image encoder, a text encoder, and a cross-modal encoder in which text attends to the image.
+What is different here: a *visual concept* is an object, a region or the whole image, and all of them are sets of
+patches of one encoded image. So one pass over the pixels serves every text that speaks about some part of them, and
+alignment is learnt at every grain at once. The text and the cross-modal encoder are the two halves of one BERT.
+
+An image's keys and values for every cross-attention layer are computed once (`prepare`) and shared by all that is
+asked of the pair: matching with hard negatives, masked words, boxes.
+
+Shape letters: B concepts (pairs), I images, L words, P patches, W width of the image encoder, D width of the text,
+E embedding size, K rows that meet.
+"""
+
+from dataclasses import replace
+from typing import Annotated, Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from crossgrain.config import Choice, config_owner, configclass
+from crossgrain.data.types import Pixels, Text
+from crossgrain.models.interface import DualEncoder, Fused, Tokens
+from crossgrain.nn.embeddings import BertEmbedding
+from crossgrain.nn.transformer import BertLayer, initialise_bert, key_mask, run_layers
+from crossgrain.nn.vision import VISION_ENCODERS, Concepts, Swin
+
+
+class ImageMemory(NamedTuple):
+    """What cross-attention reads of an image side: per layer, keys and values of summaries and of patches.
+
+    Row k attends to [summary[own[k]]; patches[row[k]]]. The first `len(whole_cls)` summaries and patch encodings are
+    those of the whole images; row k belongs to `image[k]` of them.
+    """
+
+    layers: tuple[tuple[Float[Tensor, "S 1 Z"], Float[Tensor, "U P Z"]], ...]
+    own: Int[Tensor, " K"]
+    row: Int[Tensor, " K"]
+    image: Int[Tensor, " K"]
+    concepts: Concepts
+
+    def take(self, rows: Int[Tensor, " M"]) -> "ImageMemory":
+        """The same memory, met by these rows."""
+        pick = (index.index_select(0, rows) for index in (self.own, self.row, self.image))
+        return ImageMemory(self.layers, *pick, self.concepts)
+
+
+class XVLM(DualEncoder):
+    """The body: three encoders, two projections, a temperature. Heads belong to the objectives."""
+
+    @configclass
+    class Config:
+        vision: Annotated[Any, Choice(VISION_ENCODERS)] = Swin.Config()
+        dim: int = 768
+        num_heads: int = 12
+        mlp_dim: int = 3072
+        text_depth: int = 6
+        cross_depth: int = 6
+        vocab_size: int | None = None  # None: as many as the vocabulary of the recipe has
+        max_length: int = 512  # positions that the text encoder has
+        embedding_dim: int = 256
+        temperature: float = 0.07  # initial value, learned
+        dropout: float = 0.1
+        attention_dropout: float = 0.1
+        bert: str | None = None  # initialise both text halves from a BERT folder, file or hub name
+
+        def __post_init__(self) -> None:
+            if self.dim % self.num_heads:
+                raise ValueError(f"dim {self.dim} is not a multiple of num_heads {self.num_heads}")
+
+        def from_scratch(self) -> "XVLM.Config":
+            """The same architecture without published weights to read, for a checkpoint that brings its own."""
+            return replace(self, bert=None, vision=replace(self.vision, weights=None))
+
+    def __init__(self, config: Config):
+        super().__init__()
+        c = config
+        if c.vocab_size is None:
+            raise ValueError("vocab_size is not set: give the number of words of the vocabulary")
+        self.config = c
+        self.dim = c.dim
+        self.checkpointing = False
+
+        self.vision = config_owner(c.vision)(c.vision)
+        self.text_embedding = BertEmbedding(
+            c.dim, vocab_size=c.vocab_size, max_length=c.max_length, dropout=c.dropout
+        )
+        layer = {"dropout": c.dropout, "attention_dropout": c.attention_dropout}
+        self.text_layers = nn.ModuleList(BertLayer(c.dim, c.num_heads, c.mlp_dim, **layer) for _ in range(c.text_depth))
+        self.cross_layers = nn.ModuleList(
+            BertLayer(c.dim, c.num_heads, c.mlp_dim, context_dim=self.vision.dim, **layer) for _ in range(c.cross_depth)
+        )
+        self.image_projection = nn.Linear(self.vision.dim, c.embedding_dim)
+        self.text_projection = nn.Linear(c.dim, c.embedding_dim)
+        self.temperature = nn.Parameter(torch.tensor(c.temperature))
+        self.initialise()
+
+    def initialise(self) -> None:
+        """Give every parameter its first value; the only place where that happens.
+
+        | part                                     | from scratch                     | from `bert` / `vision.weights` |
+        |------------------------------------------|----------------------------------|--------------------------------|
+        | image encoder                            | timm's (truncated normal, 0.02)  | published Swin, DeiT or CLIP   |
+        | text embedding, text and cross layers    | normal 0.02, biases 0, norms 1   | BERT layer i -> layer i        |
+        | cross-attention of the cross layers      | normal 0.02, biases 0, norms 1   | the same: BERT has none        |
+        | image and text projection                | torch's Linear default           | the same                       |
+        | temperature                              | `temperature`                    | the same                       |
+        """
+        for part in (self.text_embedding, self.text_layers, self.cross_layers):
+            part.apply(initialise_bert)
+        if self.config.bert is not None:
+            from crossgrain.models.bert import load_bert
+
+            load_bert(self.config.bert, self.text_embedding, [*self.text_layers, *self.cross_layers])
+
+    @property
+    def token_embedding(self) -> nn.Embedding:
+        """The words' vectors."""
+        return self.text_embedding.token
+
+    def new_parameters(self) -> set[str]:
+        """What no pre-trained part covers: cross-attention, projections, temperature (xvlm.py, `init_params`)."""
+        fresh = ("image_projection.", "text_projection.", "temperature")
+        return {name for name, _ in self.named_parameters() if name.startswith(fresh) or ".cross_attention" in name}
+
+    def enable_activation_checkpointing(self) -> None:
+        """Keep only the inputs of layers in memory and compute the rest again in the backward pass."""
+        self.checkpointing = self.vision.checkpointing = True
+
+    def encode_image(self, image: Pixels) -> Tokens:
+        """(B, 1 + P, W): each concept's summary and the patches of its image, those outside its box masked."""
+        concepts = self.vision(image)
+        x = torch.cat([concepts.cls[:, None], concepts.patches.index_select(0, concepts.row)], dim=1)
+        return Tokens(x, concepts.mask, concepts)
+
+    def encode_text(self, text: Text) -> Tokens:
+        """(B, L, D)"""
+        x = self.text_embedding(text)
+        return Tokens(run_layers(self.text_layers, x, key_mask(text.mask), checkpoint=self.checkpointing), text.mask)
+
+    def prepare(self, image: Tokens) -> Tokens:
+        """Project each image, and each concept's summary, to keys and values once for every layer."""
+        concepts = image.memory if isinstance(image.memory, Concepts) else unshared(image)
+        num_images = len(concepts.cls_whole)
+        summaries = torch.cat([concepts.cls_whole, concepts.cls])[:, None]
+        projections = [layer.cross_attention for layer in self.cross_layers]
+        layers = tuple((p.memory(summaries), p.memory(concepts.patches)) for p in projections)  # type: ignore[union-attr]
+        own = torch.arange(num_images, len(summaries), device=image.x.device)
+        return Tokens(image.x, image.mask, ImageMemory(layers, own, concepts.row, concepts.image, concepts))
+
+    def whole_image(self, image: Tokens, rows: Int[Tensor, " K"]) -> Tokens:
+        """The whole images that the concepts of these rows are part of."""
+        memory = image.memory
+        assert isinstance(memory, ImageMemory), "call prepare first"
+        whole, concepts = memory.image.index_select(0, rows), memory.concepts
+        x = torch.cat([concepts.cls_whole[:, None], concepts.patches[: len(concepts.cls_whole)]], dim=1)
+        mask = image.mask.new_ones(len(rows), image.mask.shape[1])
+        return Tokens(x.index_select(0, whole), mask, ImageMemory(memory.layers, whole, whole, whole, concepts))
+
+    def fuse(self, image: Tokens, text: Tokens) -> Fused:
+        """Row k of the text attends to row k of the image; the image itself stays as it was encoded."""
+        x = self._cross(image, text, None)
+        return Fused(x, None, x[:, 0])
+
+    def read(self, image: Tokens, text: Tokens, at: Int[Tensor, "K M"]) -> Float[Tensor, "K M D"]:
+        """`fuse` at M positions: the last layer is computed for these alone."""
+        return self._cross(image, text, at)
+
+    def _cross(self, image: Tokens, text: Tokens, at: Tensor | None) -> Tensor:
+        if not isinstance(image.memory, ImageMemory):
+            image = self.prepare(image)
+        memory: ImageMemory = image.memory
+        x, text_mask, image_mask = text.x, key_mask(text.mask), key_mask(image.mask)
+        for layer, (summaries, patches) in zip(self.cross_layers, memory.layers, strict=True):
+            seen = torch.cat([summaries.index_select(0, memory.own), patches.index_select(0, memory.row)], dim=1)
+            last = at if layer is self.cross_layers[-1] else None
+            x = run_layers([layer], x, text_mask, seen, image_mask, last, checkpoint=self.checkpointing)
+        return x
+
+    def embed_image(self, image: Tokens) -> Float[Tensor, "B E"]:
+        """Unit vectors of the concepts, in float32."""
+        return F.normalize(self.image_projection(image.x[:, 0]).float(), dim=-1)
+
+    def embed_text(self, text: Tokens) -> Float[Tensor, "B E"]:
+        """Unit vectors of the texts' [CLS], in float32."""
+        return F.normalize(self.text_projection(text.x[:, 0]).float(), dim=-1)
+
+
+def unshared(image: Tokens) -> Concepts:
+    """Tokens without memory (from a store, or from another encoder) as concepts that share nothing."""
+    rows = torch.arange(len(image.x), device=image.x.device)
+    cls = image.x[:, 0]
+    return Concepts(cls, image.x[:, 1:], rows, image.mask, rows, cls)
+
+

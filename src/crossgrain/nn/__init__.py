@@ -1,0 +1,1 @@
+"""Layers that models share. Blocks take plain numbers, never a config."""

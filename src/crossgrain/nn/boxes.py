@@ -1,0 +1,46 @@
+"""Boxes as tensors: (x1, y1, x2, y2) in [0, 1] everywhere inside; other forms only at the edges.
+
+Shape letters: N boxes.
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torchvision.ops import generalized_box_iou_loss
+
+
+def corners_from_centre(boxes: Float[Tensor, "*N 4"]) -> Float[Tensor, "*N 4"]:
+    """(cx, cy, w, h) -> (x1, y1, x2, y2)."""
+    centre, half = boxes[..., :2], boxes[..., 2:] / 2
+    return torch.cat([centre - half, centre + half], dim=-1)
+
+
+def centre_from_corners(boxes: Float[Tensor, "*N 4"]) -> Float[Tensor, "*N 4"]:
+    """(x1, y1, x2, y2) -> (cx, cy, w, h)."""
+    low, high = boxes[..., :2], boxes[..., 2:]
+    return torch.cat([(low + high) / 2, high - low], dim=-1)
+
+
+def giou_loss(a: Float[Tensor, "N 4"], b: Float[Tensor, "N 4"]) -> Float[Tensor, " N"]:
+    """1 - GIoU of each pair (Rezatofighi et al., 2019)."""
+    return generalized_box_iou_loss(a, b, eps=0.0)
+
+
+def patches_inside(boxes: Float[Tensor, "N 4"], grid: tuple[int, int]) -> Bool[Tensor, "N P"]:
+    """Which patches of a (rows, columns) grid a box touches, row by row; at least one along each axis.
+
+    From floor(low edge) to ceil(high edge) in patch units, as X-VLM counts them (pretrain_dataset.py:416-431).
+    """
+    rows, columns = grid
+    inside_x = _cells_inside(boxes[:, 0], boxes[:, 2], columns)
+    inside_y = _cells_inside(boxes[:, 1], boxes[:, 3], rows)
+    return (inside_y[:, :, None] & inside_x[:, None, :]).flatten(1)
+
+
+def _cells_inside(low: Float[Tensor, " N"], high: Float[Tensor, " N"], count: int) -> Bool[Tensor, "N count"]:
+    # A coordinate that was divided by the image size and comes back as 2.9999998 or 3.0000002 means 3.
+    tolerance = 1e-4
+    first = (low * count + tolerance).floor().clamp(0, count - 1)
+    last = torch.maximum((high * count - tolerance).ceil(), first + 1).clamp(max=count)
+    cells = torch.arange(count, device=low.device)
+    return (cells >= first[:, None]) & (cells < last[:, None])

@@ -1,0 +1,178 @@
+"""The transformer layers that every model shares.
+
+Shape letters: B batch, L query length, K context length, D width, C context width, U distinct contexts, Z = 2 D.
+"""
+
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint as rerun
+
+
+class SelfAttention(nn.Module):
+    """Multi-head attention of a sequence with itself. Queries, keys and values are one matrix product."""
+
+    def __init__(self, dim: int, num_heads: int, *, dropout: float = 0.0):
+        super().__init__()
+        assert dim % num_heads == 0, f"width {dim} does not divide into {num_heads} heads"
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B L D"],
+        mask: Bool[Tensor, "B 1 1 L"] | None = None,
+        queries: Float[Tensor, "B M D"] | None = None,
+    ) -> Float[Tensor, "B _ D"]:
+        """Every position asks, or with `queries` only these vectors (positions of x) do."""
+        if queries is None:
+            q, k, v = split_heads(self.qkv(x), 3, self.num_heads)
+        else:
+            dim = x.shape[-1]
+            (q,) = split_heads(F.linear(queries, self.qkv.weight[:dim], self.qkv.bias[:dim]), 1, self.num_heads)
+            k, v = split_heads(F.linear(x, self.qkv.weight[dim:], self.qkv.bias[dim:]), 2, self.num_heads)
+        y = attend(q, k, v, mask, self.dropout if self.training else 0.0)
+        return self.out(y.transpose(1, 2).flatten(2))
+
+
+class CrossAttention(nn.Module):
+    """Attention of a sequence to a context whose keys and values were computed before, by `memory`.
+
+    Splitting the two halves is what lets an image be projected once, however many texts it meets.
+    """
+
+    def __init__(self, dim: int, num_heads: int, *, context_dim: int, dropout: float = 0.0):
+        super().__init__()
+        self.num_heads = num_heads
+        self.dropout = dropout
+        self.query = nn.Linear(dim, dim)
+        self.key_value = nn.Linear(context_dim, 2 * dim)
+        self.out = nn.Linear(dim, dim)
+
+    def memory(self, context: Float[Tensor, "U K C"]) -> Float[Tensor, "U K Z"]:
+        """Keys and values of a context, side by side."""
+        return self.key_value(context)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B L D"],
+        memory: Float[Tensor, "B K Z"],
+        mask: Bool[Tensor, "B 1 1 K"] | None = None,
+    ) -> Float[Tensor, "B L D"]:
+        (q,) = split_heads(self.query(x), 1, self.num_heads)
+        k, v = split_heads(memory, 2, self.num_heads)
+        y = attend(q, k, v, mask, self.dropout if self.training else 0.0)
+        return self.out(y.transpose(1, 2).flatten(2))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v over (B, heads, L, d), with keys hidden where `mask` is False."""
+    if fused_attention_pays(q.device, q.dtype):
+        return F.scaled_dot_product_attention(q, k, v, mask, dropout)
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    return F.dropout(scores.softmax(-1), dropout, training=dropout > 0) @ v
+
+
+def fused_attention_pays(device: torch.device, dtype: torch.dtype) -> bool:
+    """False on a CPU in bfloat16, where the fused kernel's backward pass is 2 to 5 times slower than plain products.
+
+    Measured by `benchmarks/attention.py`.
+    """
+    return not (device.type == "cpu" and dtype == torch.bfloat16)
+
+
+def split_heads(x: Tensor, parts: int, num_heads: int) -> tuple[Tensor, ...]:
+    """(B, L, parts * D) -> `parts` tensors (B, heads, L, D / heads)."""
+    return x.unflatten(-1, (parts, num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+
+
+class FeedForward(nn.Module):
+    """Two linear layers with the exact GELU between them."""
+
+    def __init__(self, dim: int, hidden_dim: int):
+        super().__init__()
+        self.expand = nn.Linear(dim, hidden_dim)
+        self.contract = nn.Linear(hidden_dim, dim)
+
+    def forward(self, x: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
+        return self.contract(F.gelu(self.expand(x)))
+
+
+class BertLayer(nn.Module):
+    """BERT's layer, normalised after each residual sum; with cross-attention in the middle when `context_dim` is given."""
+
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        hidden_dim: int,
+        *,
+        context_dim: int | None = None,
+        dropout: float = 0.1,
+        attention_dropout: float = 0.1,
+    ):
+        super().__init__()
+        self.attention = SelfAttention(dim, num_heads, dropout=attention_dropout)
+        self.attention_norm = nn.LayerNorm(dim, eps=1e-12)
+        self.cross_attention = self.cross_attention_norm = None
+        if context_dim is not None:
+            self.cross_attention = CrossAttention(dim, num_heads, context_dim=context_dim, dropout=attention_dropout)
+            self.cross_attention_norm = nn.LayerNorm(dim, eps=1e-12)
+        self.mlp = FeedForward(dim, hidden_dim)
+        self.mlp_norm = nn.LayerNorm(dim, eps=1e-12)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        x: Float[Tensor, "B L D"],
+        mask: Bool[Tensor, "B 1 1 L"] | None = None,
+        memory: Float[Tensor, "B K Z"] | None = None,
+        memory_mask: Bool[Tensor, "B 1 1 K"] | None = None,
+        at: Int[Tensor, "B M"] | None = None,
+    ) -> Float[Tensor, "B _ D"]:
+        """What every position becomes, or only the positions `at`, which is all that a last layer need give."""
+        seen = x if at is None else take_positions(x, at)
+        x = self.attention_norm(seen + self.dropout(self.attention(x, mask, None if at is None else seen)))
+        if self.cross_attention is not None and self.cross_attention_norm is not None:
+            assert memory is not None, "a layer with cross-attention needs a context"
+            x = self.cross_attention_norm(x + self.dropout(self.cross_attention(x, memory, memory_mask)))
+        return self.mlp_norm(x + self.dropout(self.mlp(x)))
+
+
+def take_positions(x: Float[Tensor, "B L D"], at: Int[Tensor, "B M"]) -> Float[Tensor, "B M D"]:
+    """The vectors at M positions of each row."""
+    return x.gather(1, at[..., None].expand(-1, -1, x.shape[-1]))
+
+
+def initialise_bert(module: nn.Module, std: float = 0.02) -> None:
+    """BERT's initialisation of one module: normal weights, zero biases, unit norms; for `nn.Module.apply`."""
+    if isinstance(module, nn.Linear | nn.Embedding):
+        nn.init.normal_(module.weight, std=std)
+    if isinstance(module, nn.LayerNorm):
+        nn.init.ones_(module.weight)
+    if isinstance(module, nn.Linear | nn.LayerNorm) and module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+def key_mask(mask: Bool[Tensor, "B K"]) -> Bool[Tensor, "B 1 1 K"]:
+    """A mask of keys that hides the same ones from every head and query."""
+    return mask[:, None, None, :]
+
+
+def mlp_head(dim: int, out_dim: int) -> nn.Sequential:
+    """The head of X-VLM's matching and box objectives (xvlm.py:195-201): Linear, LayerNorm (eps 1e-5), GELU, Linear."""
+    return nn.Sequential(nn.Linear(dim, 2 * dim), nn.LayerNorm(2 * dim), nn.GELU(), nn.Linear(2 * dim, out_dim))
+
+
+def run_layers(layers: Iterable[nn.Module], x: Tensor, *args: Tensor | None, checkpoint: bool = False) -> Tensor:
+    """`x` through `layers`; with `checkpoint`, what happens inside a layer is computed again in the backward pass."""
+    for layer in layers:
+        x = rerun(layer, x, *args, use_reentrant=False) if checkpoint and torch.is_grad_enabled() else layer(x, *args)
+    return x

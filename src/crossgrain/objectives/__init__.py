@@ -1,0 +1,8 @@
+"""Every pre-training objective, by the name a recipe gives it (imported when a recipe asks for it)."""
+
+OBJECTIVES: dict[str, type | str] = {
+    "box": "crossgrain.objectives.box:Box",
+    "itc": "crossgrain.objectives.itc:ITC",
+    "itm": "crossgrain.objectives.itm:ITM",
+    "mlm": "crossgrain.objectives.mlm:MLM",
+}

@@ -1,0 +1,80 @@
+"""ITM, image-text matching: tell a pair from the same text or concept with a wrong partner."""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from crossgrain.config import configclass
+from crossgrain.models.interface import DualEncoder, VisionLanguageModel
+from crossgrain.nn.transformer import mlp_head
+from crossgrain.objectives.interface import Loss, Views
+from crossgrain.objectives.itc import embeddings, same_concept, similarities
+
+
+class ITM(nn.Module):
+    """Binary matching on the fused [CLS]: each pair, each text with a wrong concept, each concept with a wrong text.
+
+    Hard negatives are drawn among this process's rows in proportion to softmax(similarity / temperature) + 1e-5, wrong
+    images first (X-VLM, section 3.3; xvlm.py:400-456); rows that speak about the same concept are never negatives.
+    """
+
+    @configclass
+    class Config:
+        weight: float = 1.0
+        negatives: Literal["hard", "random"] = "hard"
+
+    def __init__(self, config: Config, model: VisionLanguageModel):
+        super().__init__()
+        if config.negatives == "hard" and not isinstance(model, DualEncoder):
+            raise ValueError(
+                f"itm draws hard negatives by similarity, which {type(model).__name__} does not have: "
+                "write negatives: random"
+            )
+        self.config = config
+        self.head = mlp_head(model.dim, 2)
+
+    def match(self, cls: Float[Tensor, "B D"]) -> Float[Tensor, "B 2"]:
+        """Logits of (wrong, matched), in float32."""
+        return self.head(cls).float()
+
+    def forward(self, views: Views) -> Loss:
+        image, text = views.image(), views.text()
+        wrong_image, wrong_text = self.draw_negatives(views)
+        rows = torch.arange(len(text.x), device=text.x.device)
+        images = image.take(torch.cat([rows, wrong_image, rows]))
+        texts = text.take(torch.cat([rows, rows, wrong_text]))
+        logits = self.match(views.model.read_cls(images, texts))  # (3B, 2)
+        label = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
+        label[: len(rows)] = 1
+        accuracy = (logits.argmax(1) == label).float().mean()
+        return Loss(F.cross_entropy(logits, label), {"accuracy": accuracy.detach()})
+
+    @torch.no_grad()
+    def draw_negatives(self, views: Views) -> tuple[Int[Tensor, " B"], Int[Tensor, " B"]]:
+        """For each text a wrong image row, and for each image a wrong text row."""
+        same = same_concept(views.batch.group)
+        if self.config.negatives == "random":
+            flat = torch.zeros(same.shape, device=same.device)
+            return draw(flat, same), draw(flat, same)
+        image, text = (x.detach() for x in embeddings(views))
+        similarity = similarities(image, text, views.model.temperature)
+        return draw(similarity.T, same), draw(similarity, same)
+
+
+def draw(similarity: Float[Tensor, "B B"], same: Bool[Tensor, "B B"]) -> Int[Tensor, " B"]:
+    """For each row another column, with probability proportional to softmax(similarity) + 1e-5."""
+    return negative_weights(similarity, same).multinomial(1).squeeze(1)
+
+
+def negative_weights(similarity: Float[Tensor, "B B"], same: Bool[Tensor, "B B"]) -> Float[Tensor, "B B"]:
+    """Softmax over each row, plus 1e-5, without the columns of the same concept.
+
+    A row that is alone with its own concept keeps them: a batch of one concept has nothing else to offer.
+    """
+    weights = (similarity.float().softmax(1) + 1e-5).masked_fill(same, 0.0)
+    alone = (weights.sum(1, keepdim=True) == 0).expand_as(weights)
+    return weights.masked_fill(alone, 1.0)
+
