@@ -1,0 +1,1 @@
+"""Published checkpoints, read into this library's models with a strict report."""

@@ -1,0 +1,239 @@
+"""X-VLM's published checkpoints (github.com/zengyan-97/X-VLM) as our model and objectives.
+
+Reads the pre-training layout (`text_encoder.bert.*`), and the fine-tuning one, where `bert.` is gone and heads are
+missing. The architecture is read off the tensors; what they do not tell can be handed in.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from crossgrain.config import UserError, dump_config, read_config
+from crossgrain.interop.keys import Report, Rule, translate
+from crossgrain.models.bert import CROSS_LAYER, EMBEDDING, LAYER
+from crossgrain.models.xvlm import XVLM
+from crossgrain.nn.weights import read_tensors
+from crossgrain.objectives.box import Box
+from crossgrain.objectives.itc import ITC
+from crossgrain.objectives.itm import ITM
+from crossgrain.objectives.mlm import MLM
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A checkpoint in our terms: the model's configuration, its weights, those of each objective, and the account."""
+
+    config: XVLM.Config
+    model: dict[str, Tensor]
+    objectives: dict[str, dict[str, Tensor]]
+    report: Report
+
+    def build(self) -> tuple[XVLM, dict[str, nn.Module]]:
+        """The model and its objectives with these weights, in evaluation mode."""
+        model = XVLM(self.config)
+        model.load_state_dict({k: v for k, v in model.state_dict().items() if k in self.report.initialised} | self.model)
+        heads = build_heads(model, set(self.objectives))
+        for name, head in heads.items():
+            head.load_state_dict(self.objectives[name])
+            head.eval()
+        return model.eval(), heads
+
+
+def read_xvlm(path: Path, **known: Any) -> Converted:
+    """Read a checkpoint file (`.th`, `.pth`, `.safetensors`); `known` overrides what is read off the tensors."""
+    return convert_xvlm(read_tensors(path), where=str(path), **known)
+
+
+def convert_xvlm(state: Mapping[str, Tensor], *, where: str = "checkpoint", **known: Any) -> Converted:
+    """An original state dict in our names.
+
+    `known` holds `XVLM.Config` fields, e.g. `num_heads=12` or `vision={"local_attention_depth": 4}`.
+    """
+    state = dict(state)
+    inferred = dump_config(infer_config(state, where))
+    vision = inferred["vision"] | known.pop("vision", {})
+    config = read_config(XVLM.Config, inferred | known | {"vision": vision}, where)
+    return convert_with(config, state, where)
+
+
+def convert_with(config: XVLM.Config, state: Mapping[str, Tensor], where: str = "checkpoint") -> Converted:
+    """An original state dict (or a dict of gradients) in our names, for a model of this configuration."""
+    _check_tied(state, where)
+    with torch.device("meta"):
+        model = XVLM(config.from_scratch())
+        heads = build_heads(model, {name for name, sign in _HEADS.items() if any(k.startswith(sign) for k in state)})
+    shapes = {f"model.{k}": v.shape for k, v in model.state_dict().items()}
+    absent = [] if "vision_proj.weight" in state else [k for k in shapes if k.startswith(_CONTRASTIVE)]
+    for key in absent:
+        del shapes[key]
+    for name, head in heads.items():
+        shapes |= {f"{name}.{k}": v.shape for k, v in head.state_dict().items()}
+    filled, report = translate(state, rules(config), shapes, where)
+    report.initialised.extend(key.removeprefix("model.") for key in absent)
+    by_owner: dict[str, dict[str, Tensor]] = {"model": {}} | {name: {} for name in heads}
+    for key, value in filled.items():
+        owner, _, name = key.partition(".")
+        by_owner[owner][name] = value
+    return Converted(config, by_owner.pop("model"), by_owner, report)
+
+
+_CONTRASTIVE = ("model.image_projection.", "model.text_projection.", "model.temperature")  # box checkpoints lack them
+_HEADS = {"itc": "temp", "itm": "itm_head.", "mlm": "text_encoder.cls.", "box": "bbox_head."}
+_HEAD_CLASSES: dict[str, Any] = {"itc": ITC, "itm": ITM, "mlm": MLM, "box": Box}
+
+
+def build_heads(model: XVLM, names: set[str]) -> dict[str, nn.Module]:
+    """Freshly initialised objectives of these names, in the order X-VLM computes them."""
+    return {name: make(make.Config(), model) for name, make in _HEAD_CLASSES.items() if name in names}
+
+
+def rules(config: XVLM.Config) -> list[Rule]:
+    """Every key of the original and where it goes."""
+    bert, text_depth, cross_depth = r"text_encoder\.(?:bert\.)?", config.text_depth, config.cross_depth
+    kind = r"\.(weight|bias)"
+    found = [
+        Rule(r"vision_proj\.(.*)", r"model.image_projection.\1"),
+        Rule(r"text_proj\.(.*)", r"model.text_projection.\1"),
+        Rule(r"temp", "model.temperature"),
+        Rule(r"itm_head\.(.*)", r"itm.head.\1"),
+        Rule(r"bbox_head\.(.*)", r"box.head.\1"),
+        Rule(r"text_encoder\.cls\.predictions\.transform\.dense\.(.*)", r"mlm.dense.\1"),
+        Rule(r"text_encoder\.cls\.predictions\.transform\.LayerNorm\.(.*)", r"mlm.norm.\1"),
+        Rule(r"text_encoder\.cls\.predictions\.bias", "mlm.bias"),
+        Rule(r"text_encoder\.cls\.predictions\.decoder\.weight", dropped="tied to the word embeddings"),
+        Rule(r"text_encoder\.cls\.predictions\.decoder\.bias", dropped="tied to cls.predictions.bias"),
+        Rule(bert + r"embeddings\.position_ids", dropped="constant buffer"),
+        Rule(r"vision_encoder\.(?:.*\.)?(?:attn_mask|relative_position_index|position_ids)", dropped="constant buffer"),
+    ]
+    for ours, theirs in EMBEDDING.items():
+        found += _stacked(bert + r"embeddings\.", theirs, kind, f"model.text_embedding.{ours}")
+    for i in range(text_depth + cross_depth):
+        cross = i >= text_depth
+        mine = f"model.cross_layers.{i - text_depth}" if cross else f"model.text_layers.{i}"
+        for ours, theirs in (CROSS_LAYER if cross else LAYER).items():
+            found += _stacked(bert + rf"encoder\.layer\.{i}\.", theirs, kind, f"{mine}.{ours}")
+    return found + _vision_rules(config)
+
+
+def _stacked(prefix: str, theirs: tuple[str, ...], kind: str, ours: str) -> list[Rule]:
+    return [
+        Rule(prefix + name.replace(".", r"\.") + kind, rf"{ours}.\1", part) for part, name in enumerate(theirs)
+    ]
+
+
+def _vision_rules(config: XVLM.Config) -> list[Rule]:
+    body, vision = "model.vision.body.", dump_config(config)["vision"]
+    if vision["type"] == "swin":
+        # Microsoft's Swin merges patches at the end of stage i, timm's at the start of stage i + 1.
+        stages = range(len(vision["depths"]))
+        moved = [
+            Rule(rf"vision_encoder\.layers\.{i}\.downsample\.(.*)", rf"{body}layers.{i + 1}.downsample.\1")
+            for i in stages
+        ]
+        return [*moved, Rule(r"vision_encoder\.(.*)", body + r"\1")]
+    if vision["form"] == "deit":
+        return [Rule(r"vision_encoder\.(.*)", body + r"\1")]
+    layer = r"vision_encoder\.encoder\.layers\.(\d+)\."
+    attention = [
+        Rule(layer + rf"self_attn\.{name}_proj\.(.*)", body + r"blocks.\1.attn.qkv.\2", part)
+        for part, name in enumerate("qkv")
+    ]
+    return [
+        *attention,
+        Rule(layer + r"self_attn\.out_proj\.(.*)", body + r"blocks.\1.attn.proj.\2"),
+        Rule(layer + r"layer_norm([12])\.(.*)", body + r"blocks.\1.norm\2.\3"),
+        Rule(layer + r"mlp\.(.*)", body + r"blocks.\1.mlp.\2"),
+        Rule(r"vision_encoder\.class_embedding", body + "cls_token"),
+        Rule(r"vision_encoder\.pos_embed\.weight", body + "pos_embed"),
+        Rule(r"vision_encoder\.patch_embed\.weight", body + "patch_embed.proj.weight"),
+        Rule(r"vision_encoder\.pre_layrnorm\.(.*)", body + r"norm_pre.\1"),
+        Rule(r"vision_encoder\.post_layernorm\.(.*)", body + r"norm.\1"),
+    ]
+
+
+def infer_config(state: Mapping[str, Tensor], where: str = "checkpoint") -> XVLM.Config:
+    """The architecture that these tensors belong to.
+
+    Heads of 64 dimensions (as in every published BERT and ViT) and a local attention depth of 4 are assumed: tensors do
+    not tell them.
+    """
+    words = _first(state, "embeddings.word_embeddings.weight", where)
+    layers = {int(k.split(".layer.")[1].split(".")[0]) for k in state if k.startswith("text_encoder") and ".layer." in k}
+    crossed = {int(k.split(".layer.")[1].split(".")[0]) for k in state if "crossattention.self.query.weight" in k}
+    projection = next((v for k, v in state.items() if k == "vision_proj.weight"), None)
+    dim = words.shape[1]
+    return XVLM.Config(
+        vision=_infer_vision(state, where),
+        dim=dim,
+        num_heads=max(1, dim // 64),
+        mlp_dim=_first(state, "layer.0.intermediate.dense.weight", where).shape[0],
+        text_depth=len(layers - crossed),
+        cross_depth=len(crossed),
+        vocab_size=words.shape[0],
+        max_length=_first(state, "embeddings.position_embeddings.weight", where).shape[0],
+        embedding_dim=256 if projection is None else projection.shape[0],
+    )
+
+
+def _infer_vision(state: Mapping[str, Tensor], where: str) -> Any:
+    from crossgrain.nn.vision import Swin, ViT
+
+    encoder = {k.removeprefix("vision_encoder."): v for k, v in state.items() if k.startswith("vision_encoder.")}
+    tables = {k: v for k, v in encoder.items() if k.endswith("relative_position_bias_table")}
+    if tables:
+        depths, heads = [0] * 8, [0] * 8
+        for key, table in tables.items():
+            stage = int(key.split(".")[1])
+            depths[stage] += 1
+            heads[stage] = table.shape[1]
+        num_stages = sum(1 for d in depths if d)
+        window = (math.isqrt(next(iter(tables.values())).shape[0]) + 1) // 2
+        patch = encoder["patch_embed.proj.weight"]
+        shifted = encoder.get("layers.0.blocks.1.attn_mask")
+        # 7, 12 and 15 are the windows of 224, 384 and 480 pixels: eight windows along each side of the first stage.
+        windows = math.isqrt(shifted.shape[0]) if shifted is not None else 8
+        return Swin.Config(
+            image_size=windows * window * patch.shape[-1],
+            patch_size=patch.shape[-1],
+            embed_dim=patch.shape[0],
+            depths=tuple(depths[:num_stages]),
+            num_heads=tuple(heads[:num_stages]),
+            window_size=window,
+        )
+    clip = "class_embedding" in encoder
+    patch = encoder["patch_embed.weight" if clip else "patch_embed.proj.weight"]
+    positions = encoder["pos_embed.weight" if clip else "pos_embed"].shape[-2]
+    dim, side = patch.shape[0], math.isqrt(positions - 1)
+    layer = "encoder.layers" if clip else "blocks"
+    depth = len({k.split(".")[layer.count(".") + 1] for k in encoder if k.startswith(layer + ".")})
+    return ViT.Config(
+        image_size=side * patch.shape[-1],
+        patch_size=patch.shape[-1],
+        dim=dim,
+        depth=depth,
+        num_heads=max(1, dim // 64),
+        mlp_ratio=encoder[f"{layer}.0.mlp.fc1.weight"].shape[0] / dim,
+        local_attention_depth=min(4, depth),
+        form="clip" if clip else "deit",
+    )
+
+
+def _first(state: Mapping[str, Tensor], ending: str, where: str) -> Tensor:
+    found = next((v for k, v in state.items() if k.startswith("text_encoder.") and k.endswith(ending)), None)
+    if found is None:
+        raise UserError(f"{where} is no X-VLM checkpoint: it has no text_encoder....{ending}")
+    return found
+
+
+def _check_tied(state: Mapping[str, Tensor], where: str) -> None:
+    """The output words of MLM must be the input words, or dropping them would lose something."""
+    decoder = state.get("text_encoder.cls.predictions.decoder.weight")
+    words = state.get("text_encoder.bert.embeddings.word_embeddings.weight")
+    if decoder is not None and words is not None and not torch.equal(decoder, words):
+        raise UserError(f"{where}: the MLM decoder differs from the word embeddings, which this model ties")
+
