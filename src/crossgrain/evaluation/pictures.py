@@ -1,0 +1,50 @@
+"""Pictures of a data set, small and inside the page, with boxes drawn over them."""
+
+import base64
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from crossgrain.data.images import open_image
+from crossgrain.data.shards import Shards
+from crossgrain.evaluation.markup import Html, tag
+
+MAX_SIDE = 224  # pixels; about 10 kB a photo
+
+
+class Pictures:
+    """The pictures of one split by key, as small data URIs."""
+
+    def __init__(self, data: Path, split: str):
+        self._records = Shards(data, split)
+        self._index = {str(key): index for index, key in enumerate(self._records.column("key"))}
+        self._made: dict[str, tuple[str, int, int]] = {}
+
+    def figure(
+        self, key: str, caption: Any = "", boxes: Sequence[tuple[str, Sequence[float]]] = (), **attributes: Any
+    ) -> Html:
+        """A picture with its caption; `boxes` are (CSS class, (x1, y1, x2, y2)) and are cut at the picture's edge."""
+        if key not in self._made:
+            self._made[key] = _small(self._records[self._index[key]].image)
+        uri, width, height = self._made[key]
+        image = tag("img", src=uri, width=width, height=height, alt=f"picture {key}", title=key)
+        drawn = [tag("i", class_=kind, style=_place(box)) for kind, box in boxes]
+        note = [tag("figcaption", caption)] if caption else []
+        return tag("figure", tag("span", image, *drawn, class_="frame"), *note, **attributes)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._index
+
+
+def _small(image: Any) -> tuple[str, int, int]:
+    picture = open_image(image, at_least=MAX_SIDE)
+    picture.thumbnail((MAX_SIDE, MAX_SIDE))
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=82, optimize=True)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode(), picture.width, picture.height
+
+
+def _place(box: Sequence[float]) -> str:
+    left, top, right, bottom = (100 * min(max(side, 0.0), 1.0) for side in box)
+    return f"left:{left:.1f}%;top:{top:.1f}%;width:{max(right - left, 0):.1f}%;height:{max(bottom - top, 0):.1f}%"

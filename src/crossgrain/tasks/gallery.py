@@ -1,0 +1,202 @@
+"""Images and texts encoded once, their nearest neighbours, and the matching scores of chosen pairs.
+
+Memory, for COCO's 5,000 images and 25,000 captions with X-VLM base at 384 px: similarities exist for 1,024 queries at a
+time (100 MB); text tokens stay on the device (25,000 x 30 x 768 floats: 2.3 GB); image tokens wait on the host in the
+precision of the model's pass (5,000 x 145 x 1,024 at 2 bytes: 1.5 GB), and only a batch of them is prepared at once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from crossgrain.data.records import Record
+from crossgrain.models.interface import DualEncoder, Tokens
+from crossgrain.tasks.interface import Track, Trained, untracked
+
+NOT_RANKED = -100.0  # the original's score of a candidate outside the top k
+QUERIES_AT_ONCE = 1024  # rows of similarities in memory
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchSizes:
+    """What bounds the memory of a retrieval: how much is encoded, prepared and fused at once."""
+
+    images: int = 64
+    texts: int = 256
+    pairs: int = 256
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """I images and T texts, encoded."""
+
+    keys: list[str]  # of the images
+    texts: list[str]
+    image_of_text: list[int]
+    image_tokens: Tokens  # on the host
+    text_tokens: Tokens  # on the device
+    image_embeddings: Float[Tensor, "I E"]
+    text_embeddings: Float[Tensor, "T E"]
+
+
+class Neighbours(NamedTuple):
+    """The most similar candidates of each query, best first."""
+
+    index: Int[Tensor, "Q K"]
+    similarity: Float[Tensor, "Q K"]
+    rank: Int[Tensor, " Q"]  # of the best right candidate among all candidates, from 0
+
+
+def encode_gallery(
+    trained: Trained,
+    records: Sequence[Record],
+    captions_per_image: int | None,
+    sizes: BatchSizes,
+    track: Track = untracked,
+) -> Gallery | None:
+    """Encode every image, and its first captions (all of them for None), in batches; None where there is no caption."""
+    model = trained.model
+    assert isinstance(model, DualEncoder)
+    keys: list[str] = []
+    texts: list[str] = []
+    image_of_text: list[int] = []
+    image_tokens, image_embeddings = [], []
+    for batch, pixels in trained.pixels(records, sizes.images, track):
+        for record in batch:
+            captions = record.captions[:captions_per_image]
+            image_of_text.extend([len(keys)] * len(captions))
+            texts.extend(captions)
+            keys.append(record.key)
+        with trained.autocast():
+            tokens = model.encode_image(pixels)
+            image_embeddings.append(model.embed_image(tokens).float())
+        # cross-attention projects image tokens in this precision anyway: nothing is lost by waiting in it
+        image_tokens.append(Tokens(tokens.x.to("cpu", trained.precision), tokens.mask.cpu()))
+    if not texts:
+        return None
+    text_tokens, text_embeddings = [], []
+    for start in track(range(0, len(texts), sizes.texts), "encode texts"):
+        with trained.autocast():
+            tokens = model.encode_text(trained.texts(texts[start : start + sizes.texts]))
+            text_embeddings.append(model.embed_text(tokens).float())
+        text_tokens.append(tokens)
+    return Gallery(
+        keys,
+        texts,
+        image_of_text,
+        _join(image_tokens),
+        _join(text_tokens),
+        torch.cat(image_embeddings),
+        torch.cat(text_embeddings),
+    )
+
+
+def _join(parts: list[Tokens]) -> Tokens:
+    """One table of rows, padded to the longest part."""
+    longest = max(part.x.shape[1] for part in parts)
+    pad = nn.functional.pad
+    x = torch.cat([pad(part.x, (0, 0, 0, longest - part.x.shape[1])) for part in parts])
+    return Tokens(x, torch.cat([pad(part.mask, (0, longest - part.mask.shape[1])) for part in parts]))
+
+
+def nearest(
+    queries: Float[Tensor, "Q E"], candidates: Float[Tensor, "C E"], truth: Sequence[Sequence[int]], count: int
+) -> Neighbours:
+    """The `count` most similar candidates of each query (all of a smaller gallery), and how far down the truth is."""
+    longest = max(map(len, truth))
+    padded = torch.tensor([[*right, *[right[0]] * (longest - len(right))] for right in truth], device=queries.device)
+    parts = []
+    for rows in torch.arange(len(queries), device=queries.device).split(QUERIES_AT_ONCE):
+        similarity = queries[rows] @ candidates.T
+        best_right = similarity.gather(1, padded[rows]).amax(1, keepdim=True)
+        top = similarity.topk(min(count, len(candidates)), dim=1)
+        parts.append((top.indices.cpu(), top.values.cpu(), (similarity > best_right).sum(1).cpu()))
+    return Neighbours(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def match_pairs(
+    trained: Trained,
+    image_tokens: Tokens,
+    text_tokens: Tokens,
+    pairs: Int[np.ndarray, "P 2"],
+    sizes: BatchSizes,
+    track: Track = untracked,
+) -> Float[np.ndarray, " P"]:
+    """The raw logit of "matched" for pairs of (image row, text row), which must be sorted by image.
+
+    The model's body runs in the precision of training, the head in float32: bfloat16 logits would tie where the order
+    matters most. Within a batch of images the pairs are ordered by the length of their texts and cut to the longest.
+    """
+    model, match, device = trained.model, trained.objectives["itm"].match, trained.device
+    image, text = pairs.T
+    lengths = text_tokens.mask.sum(1).cpu().numpy()
+    scores = np.empty(len(pairs), dtype=np.float32)
+    for start in track(range(0, len(image_tokens.x), sizes.images), "match pairs"):
+        first, last = np.searchsorted(image, (start, start + sizes.images))
+        if first == last:
+            continue
+        few = slice(start, start + sizes.images)
+        with trained.autocast():
+            prepared = model.prepare(Tokens(image_tokens.x[few].to(device), image_tokens.mask[few].to(device)))
+        by_length = first + np.argsort(lengths[text[first:last]], kind="stable")
+        for rows in np.split(by_length, range(sizes.pairs, len(by_length), sizes.pairs)):
+            words = torch.from_numpy(text[rows]).to(device)
+            longest = int(lengths[text[rows]].max())
+            texts = Tokens(text_tokens.x[words, :longest], text_tokens.mask[words, :longest])
+            with trained.autocast():
+                cls = model.read_cls(prepared.take(torch.from_numpy(image[rows] - start).to(device)), texts)
+            scores[rows] = match(cls.float())[:, 1].cpu().numpy()
+    return scores
+
+
+def rerank(
+    trained: Trained,
+    image_tokens: Tokens,
+    text_tokens: Tokens,
+    images_of_text: Int[np.ndarray, "T K"],
+    texts_of_image: Int[np.ndarray, "Q L"],
+    queried_images: Int[np.ndarray, " Q"],
+    sizes: BatchSizes,
+    track: Track = untracked,
+) -> tuple[Float[np.ndarray, "T K"], Float[np.ndarray, "Q L"]]:
+    """Matching scores of each text with its nearest images, and of each queried image with its nearest texts.
+
+    A pair that stands in both lists is computed once.
+    """
+    num_texts = len(text_tokens.x)
+    to_image = images_of_text * num_texts + np.arange(num_texts)[:, None]  # a pair as one number: image first
+    to_text = queried_images[:, None] * num_texts + texts_of_image
+    numbers, place = np.unique(np.concatenate([to_image.ravel(), to_text.ravel()]), return_inverse=True)
+    pairs = np.stack(np.divmod(numbers, num_texts), axis=1)
+    scores = match_pairs(trained, image_tokens, text_tokens, pairs, sizes, track)[place]
+    return scores[: to_image.size].reshape(to_image.shape), scores[to_image.size :].reshape(to_text.shape)
+
+
+def score_matrices(
+    trained: Trained,
+    image_tokens: Tokens,
+    text_tokens: Tokens,
+    similarity: Float[Tensor, "I T"],
+    k: int,
+    sizes: BatchSizes = BatchSizes(),
+) -> tuple[Float[np.ndarray, "I T"], Float[np.ndarray, "T I"]]:
+    """(score_i2t, score_t2i) as Retrieval.evaluation returns them: -100 outside each query's top k.
+
+    For small galleries and for comparison with the original; `Retrieval` never makes these matrices.
+    """
+    num_images, num_texts = similarity.shape
+    images_of_text = similarity.T.topk(min(k, num_images), dim=1).indices.cpu().numpy()
+    texts_of_image = similarity.topk(min(k, num_texts), dim=1).indices.cpu().numpy()
+    t2i, i2t = (np.full(shape, NOT_RANKED, dtype=np.float32) for shape in ((num_texts, num_images), similarity.shape))
+    with trained.answering():
+        to_image, to_text = rerank(
+            trained, image_tokens, text_tokens, images_of_text, texts_of_image, np.arange(num_images), sizes
+        )
+    np.put_along_axis(t2i, images_of_text, to_image, axis=1)
+    np.put_along_axis(i2t, texts_of_image, to_text, axis=1)
+    return i2t, t2i
