@@ -1,0 +1,217 @@
+"""The command line: VERB RECIPE key.path=value. Everything heavy is imported inside the handler that needs it.
+
+A user's mistake is one clear line and exit status 2; Ctrl-C leaves a state that the same command continues from.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from crossgrain import __version__
+from crossgrain.config import UserError
+from crossgrain.data.sets import arguments as prepare_arguments
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from crossgrain.recipes import PretrainRecipe
+    from crossgrain.tasks.plan import Evaluation
+
+OVERRIDES = "change values of the recipe, e.g. stages.0.lr=1e-4 train.precision=float32"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except UserError as error:
+        sys.stderr.write(f"crossgrain: {error}\n")
+        return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("crossgrain: interrupted; the same command continues\n")
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone (`| head`)
+        with suppress(OSError):
+            sys.stdout.close()
+        return 141
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The verbs and their flags."""
+    parser = argparse.ArgumentParser(
+        prog="crossgrain", description="Pre-train, fine-tune, evaluate and serve vision-language models."
+    )
+    parser.add_argument("--version", action="version", version=f"crossgrain {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+
+    def verb(name: str, run: Callable[[argparse.Namespace], int], help_text: str) -> argparse.ArgumentParser:
+        command = verbs.add_parser(name, help=help_text, description=help_text[0].upper() + help_text[1:] + ".")
+        command.set_defaults(run=run)
+        return command
+
+    command = verb("quickstart", quickstart, "draw the embedded scenes, pre-train X-VLM on them, evaluate and report")
+    command.add_argument("--out", type=Path, default=Path("runs/quickstart"), metavar="DIR", help="the run folder")
+    command.add_argument("--recipe", default="quickstart", metavar="RECIPE", help="another recipe with a scenes block")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
+
+    command = verb("prepare", prepare, "convert a data set in a known layout to shards, with a validation report")
+    prepare_arguments.add_arguments(command)
+
+    command = verb("pretrain", pretrain, "pre-train a model; on an existing run folder, continue")
+    command.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the name of one of the library's recipes")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
+    command.add_argument("--out", type=Path, metavar="DIR", help="the run folder (default: runs/ and the recipe's name)")
+
+    command = verb("evaluate", evaluate, "score a run on held-out data and write its report")
+    command.add_argument("run_folder", type=Path, metavar="RUN", help="a run folder")
+    command.add_argument("--data", type=Path, metavar="DIR", help="prepared data (default: what the run trained on)")
+    command.add_argument("--task", choices=("retrieval", "grounding"), help="this one only (default: all that fit)")
+    command.add_argument("--split", help="this split only (default: those of the recipe)")
+    command.add_argument("--checkpoint", choices=("latest", "best"), default="latest", help="which weights")
+    command.add_argument("--limit", type=int, metavar="N", help="the first N images of each split")
+    command.add_argument("--out", type=Path, metavar="DIR", help="where the results go (default: RUN/evaluation)")
+    command.add_argument("--json", action="store_true", help="print the scores as JSON")
+
+    command = verb("show", show, "print a recipe with every value it stands for")
+    command.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the name of one of the library's recipes")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
+    return parser
+
+
+def prepare(arguments: argparse.Namespace) -> int:
+    """Handle `crossgrain prepare`."""
+    from crossgrain.data.prepare import prepare_arguments as run
+
+    console = _console(stderr=arguments.json)
+    report = run(arguments, console)
+    if arguments.json:
+        _write(json.dumps(report.to_json(), indent=1, ensure_ascii=False))
+    else:
+        _say(console, f"wrote {arguments.out}", *report.lines())
+    return 0
+
+
+def show(arguments: argparse.Namespace) -> int:
+    """Handle `crossgrain show`."""
+    from crossgrain.config import dump_recipe
+    from crossgrain.recipes import find_recipe, load_run_recipe
+
+    _write(dump_recipe(load_run_recipe(find_recipe(arguments.recipe), arguments.overrides)).rstrip())
+    return 0
+
+
+def pretrain(arguments: argparse.Namespace) -> int:
+    """Handle `crossgrain pretrain`, in one process or in each of torchrun's."""
+    from crossgrain.recipes import QuickstartRecipe, find_recipe, load_run_recipe
+    from crossgrain.training.distributed import join_world
+
+    path = find_recipe(arguments.recipe)
+    recipe = load_run_recipe(path, arguments.overrides)
+    if isinstance(recipe, QuickstartRecipe):
+        raise UserError(f"{path} draws its own data: use `crossgrain quickstart --recipe {arguments.recipe}`")
+    out = arguments.out or Path("runs") / path.stem
+    with join_world() as world:
+        console = _console() if world.is_main else None
+        finished = _train(recipe, out, console, world)
+        if console and finished:
+            _say(console, f"weights: {finished}", f"next: crossgrain evaluate {out}")
+    return 0
+
+
+def quickstart(arguments: argparse.Namespace) -> int:
+    """Handle `crossgrain quickstart`."""
+    from crossgrain.recipes import QuickstartRecipe, find_recipe, load_run_recipe
+
+    console = _console()
+    recipe = load_run_recipe(find_recipe(arguments.recipe), arguments.overrides)
+    if not isinstance(recipe, QuickstartRecipe):
+        raise UserError(f"{arguments.recipe} has no scenes block: use `crossgrain pretrain {arguments.recipe}`")
+    data = arguments.out / "data"
+    _draw(recipe.scenes, data, console)
+    if _train(recipe.on(data), arguments.out, console):
+        _evaluate(arguments.out, None, recipe.evaluation, arguments.out / "evaluation", "latest", console)
+    return 0
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """Handle `crossgrain evaluate`."""
+    from dataclasses import replace
+
+    from crossgrain.evaluation.predict import narrowed
+    from crossgrain.recipes import load_run_recipe
+
+    run, console = arguments.run_folder, _console(stderr=arguments.json)
+    if not (run / "recipe.yaml").is_file():
+        raise UserError(f"{run} is no run folder: it has no recipe.yaml")
+    plan = narrowed(load_run_recipe(run / "recipe.yaml").evaluation, arguments.task, arguments.split)
+    if arguments.limit is not None:
+        if arguments.limit < 1:
+            raise UserError(f"limit must be at least 1, not {arguments.limit}")
+        plan = replace(plan, limit=arguments.limit)
+    out = arguments.out or run / "evaluation"
+    scores = _evaluate(run, arguments.data, plan, out, arguments.checkpoint, console)
+    if arguments.json:
+        _write(json.dumps(scores, indent=1))
+    return 0
+
+
+def _draw(scenes: Any, data: Path, console: "Console") -> None:
+    """Draw the scenes, unless they stand in `data` already."""
+    from crossgrain.data.prepare import prepare as prepare_data
+    from crossgrain.data.shards import read_manifest
+
+    flags = {"size": scenes.size, "seed": scenes.seed, "image_size": scenes.image_size}
+    if (data / "manifest.json").is_file() and read_manifest(data).get("source") == {"name": "scenes", **flags}:
+        return _say(console, f"scenes: {data} is there already")
+    report = prepare_data("scenes", None, data, flags=flags, vocab_size=scenes.vocab_size, overwrite=True, console=console)
+    return _say(console, *report.lines())
+
+
+def _train(recipe: "PretrainRecipe", out: Path, console: "Console | None", world: Any = None) -> Path | None:
+    """Train; the last checkpoint, or None where a signal stopped it."""
+    from crossgrain import recipes
+    from crossgrain.training.distributed import ALONE
+
+    outcome = recipes.pretrain(recipe, out, console=console, world=world or ALONE)
+    return outcome.checkpoint if outcome.status == "finished" else None
+
+
+def _evaluate(
+    run_folder: Path, data: Path | None, plan: "Evaluation", out: Path, which: Any, console: "Console"
+) -> dict[str, Any]:
+    """Predict, score and report; print the tables and where the page is."""
+    from crossgrain.evaluation.predict import evaluate as ask
+    from crossgrain.evaluation.report import print_tables, write_report
+    from crossgrain.recipes import load_run
+
+    run = load_run(run_folder, which)
+    data = data or Path(run.recipe.stages[-1].sources[0].path)
+    scores = ask(run.trained(), data, plan, out, console)
+    page = write_report(run_folder, data, run.facts(), out)
+    print_tables(out, console)
+    _say(console, f"report: {page}")
+    return scores
+
+
+def _console(stderr: bool = False) -> "Console":
+    from rich.console import Console
+
+    return Console(stderr=stderr)
+
+
+def _say(console: "Console", *lines: str) -> None:
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,309 @@
+"""What a run is, as a value, and how the value becomes a run.
+
+A recipe names a model, the objectives it is trained on, and the stages with their data. Everything here is built from
+the recipe alone; a run folder keeps the complete recipe and the vocabulary, so that it can be read anywhere.
+"""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from rich.console import Console
+
+from crossgrain.config import Choice, RecipeError, UserError, config_owner, configclass, load_recipe
+from crossgrain.data.images import ImageConfig
+from crossgrain.data.loader import Source, batches
+from crossgrain.data.text import TextConfig, Tokenizer, save_vocab
+from crossgrain.models import MODELS
+from crossgrain.objectives import OBJECTIVES
+from crossgrain.tasks.interface import Trained
+from crossgrain.tasks.plan import Evaluation
+from crossgrain.training import checkpoint
+from crossgrain.training.distributed import ALONE, World
+from crossgrain.training.learner import Learner
+from crossgrain.training.optimizer import OptimizerConfig
+from crossgrain.training.precision import autocast, resolve_precision
+from crossgrain.training.schedule import Schedule, learning_rate
+from crossgrain.training.trainer import Outcome, Plan, TrainConfig, Updates, train
+
+
+@configclass
+class Stage:
+    """A part of the training with its own data and rate; each starts from the weights of the one before."""
+
+    name: str = "pretrain"
+    steps: Annotated[int, Field(ge=1)]
+    sources: tuple[Source, ...]
+    lr: Annotated[float, Field(gt=0)] = 1e-4
+    schedule: Schedule = Schedule()
+
+
+@configclass
+class Validation:
+    """Losses on held-out batches, taken with every checkpoint; the checkpoint with the lowest is kept as the best."""
+
+    split: str = "val"
+    steps: Annotated[int, Field(ge=1)] = 8
+
+
+@configclass
+class PretrainRecipe:
+    """A pre-training run. `title` and `note` go to the report."""
+
+    title: str = ""
+    model: Annotated[Any, Choice(MODELS)]
+    objectives: tuple[Annotated[Any, Choice(OBJECTIVES)], ...]
+    image: ImageConfig = ImageConfig()
+    text: TextConfig
+    stages: tuple[Stage, ...]
+    optimizer: OptimizerConfig = OptimizerConfig()
+    train: TrainConfig = TrainConfig()
+    validation: Validation | None = None
+    evaluation: Evaluation = Evaluation()
+    # "full": the contrastive gradient of one process with the whole batch, at any number of ranks; "local": the
+    # original's, which shrinks with it (X-VLM xvlm.py:26-43).
+    gathered_gradients: Literal["full", "local"] = "full"
+    initial_weights: Path | None = None  # a checkpoint folder of the same model to start from
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        names = [objective_name(config) for config in self.objectives]
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"objectives {names}: name at least one, and each once")
+        if not self.stages:
+            raise ValueError("name at least one stage")
+        size = getattr(getattr(self.model, "vision", None), "image_size", self.image.size)
+        if size != self.image.size:
+            raise ValueError(f"image.size is {self.image.size}, but model.vision.image_size is {size}")
+        positions = getattr(self.model, "max_length", self.text.max_tokens)
+        if positions < self.text.max_tokens:
+            raise ValueError(f"text.max_tokens is {self.text.max_tokens}, but model.max_length is {positions}")
+        for stage in self.stages:
+            regions = any(source.texts == "regions" for source in stage.sources)
+            if "box" in names and not regions:
+                raise ValueError(f"the box objective needs a source with `texts: regions`, stage {stage.name!r} has none")
+
+
+@configclass
+class Scenes:
+    """The embedded data set that the quickstart draws."""
+
+    size: Annotated[int, Field(ge=8)] = 10_000
+    seed: int = 0
+    image_size: int = 128
+    vocab_size: int = 1000
+
+
+@configclass
+class QuickstartRecipe(PretrainRecipe):
+    """A pre-training run on drawn scenes; every source reads them from the folder where the quickstart puts them."""
+
+    scenes: Scenes = Scenes()
+
+    def on(self, data: Path) -> "QuickstartRecipe":
+        """The recipe with all its paths in `data`."""
+        stages = tuple(
+            replace(stage, sources=tuple(replace(source, path=str(data)) for source in stage.sources))
+            for stage in self.stages
+        )
+        return replace(self, stages=stages, text=replace(self.text, vocab=str(data / "vocab.txt")))
+
+
+def find_recipe(name: str) -> Path:
+    """A recipe by its path, or by its name below the library's own `recipes/` folder."""
+    given = Path(name)
+    if given.is_file():
+        return given
+    folders = [Path(__file__).parents[2] / "recipes", Path(sys.prefix) / "share" / "crossgrain" / "recipes"]
+    for folder in folders:
+        for candidate in (folder / name, folder / f"{name}.yaml"):
+            if candidate.is_file():
+                return candidate
+    shipped = sorted(str(p.relative_to(f).with_suffix("")) for f in folders if f.is_dir() for p in f.rglob("*.yaml"))
+    raise RecipeError(f"no recipe at {name}; the library has {', '.join(shipped) or 'none here'}")
+
+
+def load_run_recipe(path: Path, overrides: tuple[str, ...] | list[str] = ()) -> PretrainRecipe:
+    """A recipe file of either kind: the quickstart's is the one with a `scenes` block."""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    scenes = any(line.startswith("scenes:") for line in text.splitlines())
+    return load_recipe(QuickstartRecipe if scenes else PretrainRecipe, path, overrides)
+
+
+def objective_name(config: Any) -> str:
+    """The name of an objective in the table, or of an outsider's class."""
+    owner = config_owner(config)
+    entry = f"{owner.__module__}:{owner.__qualname__}"
+    return next((name for name, known in OBJECTIVES.items() if known in (owner, entry)), owner.__name__.lower())
+
+
+def with_vocabulary(recipe: PretrainRecipe, size: int) -> PretrainRecipe:
+    """The recipe with the model's `vocab_size` settled; a model with fewer words than the vocabulary is refused."""
+    given = recipe.model.vocab_size
+    if given is not None and given < size:
+        raise RecipeError(f"model.vocab_size is {given}, but {recipe.text.vocab} has {size} words")
+    return recipe if given is not None else replace(recipe, model=replace(recipe.model, vocab_size=size))
+
+
+def build_learner(recipe: PretrainRecipe, world: World = ALONE) -> Learner:
+    """The model and its objectives, initialised from the recipe's seed."""
+    torch.manual_seed(recipe.seed)
+    model = config_owner(recipe.model)(recipe.model)
+    try:
+        objectives = {objective_name(config): config_owner(config)(config, model) for config in recipe.objectives}
+    except ValueError as error:
+        raise RecipeError(f"objectives: {error}") from None
+    return Learner(model, objectives, world.gather(recipe.gathered_gradients), world.rank)
+
+
+def pretrain(recipe: PretrainRecipe, folder: Path, *, console: Console | None = None, world: World = ALONE) -> Outcome:
+    """Run the recipe in `folder`, from its newest checkpoint if it has one."""
+    tokenizer = Tokenizer.load(recipe.text.vocab)
+    recipe = with_vocabulary(recipe, len(tokenizer))
+    for stage in recipe.stages:  # mistakes in the data are said before a model is built or a folder made
+        _read(recipe, stage, tokenizer, range(0), world)
+    learner = build_learner(recipe, world)
+    if recipe.initial_weights is not None:
+        checkpoint.restore(recipe.initial_weights, learner)
+    checkpoint.open_run(folder, recipe, write=world.is_main)
+    if world.is_main:
+        save_vocab(tokenizer.tokens, folder / "vocab.txt")
+    return train(
+        learner,
+        _plan(recipe, tokenizer, world),
+        folder,
+        recipe,
+        config=recipe.train,
+        optimizer=recipe.optimizer,
+        seed=recipe.seed,
+        world=world,
+        console=console,
+    )
+
+
+def _plan(recipe: PretrainRecipe, tokenizer: Tokenizer, world: World) -> Plan:
+    """The stages one after another, as functions of the step counted over all of them."""
+    ends = list(accumulate(stage.steps for stage in recipe.stages))
+
+    def at(step: int) -> tuple[Stage, int]:
+        index = next(i for i, end in enumerate(ends) if step < end)
+        return recipe.stages[index], step - (ends[index] - recipe.stages[index].steps)
+
+    def lr_at(step: int) -> float:
+        stage, local = at(step)
+        return learning_rate(local, stage.steps, stage.lr, stage.schedule)
+
+    def batches_from(step: int) -> Iterator[Updates]:
+        while step < ends[-1]:
+            stage, local = at(step)
+            yield from _read(recipe, stage, tokenizer, range(local, stage.steps), world)
+            step += stage.steps - local
+
+    score = None
+    if recipe.validation is not None:
+        score = _Validation(recipe, recipe.validation, tokenizer, world)
+    return Plan(ends[-1], lr_at, batches_from, lambda step: at(step)[0].name, score)
+
+
+def _read(
+    recipe: PretrainRecipe, stage: Stage, tokenizer: Tokenizer, steps: range, world: World, **options: Any
+) -> Iterator[Updates]:
+    """The batches of these steps of a stage. Stages draw from seeds of their own."""
+    return batches(
+        stage.sources,
+        recipe.image,
+        recipe.text,
+        tokenizer,
+        seed=recipe.seed + 7919 * recipe.stages.index(stage) if stage in recipe.stages else recipe.seed,
+        first_step=steps.start,
+        last_step=steps.stop,
+        rank=world.rank,
+        world_size=world.size,
+        want_masked=any(objective_name(config) == "mlm" for config in recipe.objectives),
+        **{"num_workers": recipe.train.num_workers, "accumulate": recipe.train.accumulate} | options,
+    )
+
+
+class _Validation:
+    """Minus the mean loss on the same held-out batches each time; the higher the better."""
+
+    def __init__(self, recipe: PretrainRecipe, config: Validation, tokenizer: Tokenizer, world: World):
+        self.recipe, self.config, self.tokenizer, self.world = recipe, config, tokenizer, world
+        sources = tuple(
+            replace(source, split=config.split, extra_step=None) for source in recipe.stages[-1].sources
+        )
+        self.stage = replace(recipe.stages[-1], sources=sources)
+        self._read()
+
+    def _read(self) -> Iterator[Updates]:
+        steps = range(self.config.steps)
+        return _read(self.recipe, self.stage, self.tokenizer, steps, ALONE, num_workers=0, accumulate=1)
+
+    @torch.no_grad()
+    def __call__(self, learner: Learner, step: int) -> float:
+        alone = Learner(learner.model, dict(learner.objectives.items())).eval()
+        torch.manual_seed(self.recipe.seed)
+        precision = resolve_precision(self.recipe.train.precision, self.world.device)
+        losses = []
+        for updates in self._read():
+            with autocast(precision, self.world.device):
+                losses += [alone(batch.to(self.world.device))[0] for update in updates for batch in update]
+        return -torch.stack(losses).mean().item()
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder, opened at one of its checkpoints."""
+
+    folder: Path
+    recipe: PretrainRecipe
+    learner: Learner
+    tokenizer: Tokenizer
+    state: checkpoint.State
+
+    def facts(self) -> dict[str, str]:
+        """What the report says about the run besides its recipe."""
+        stage = self.state.stage
+        model = _size(self.learner.model)
+        return {
+            "parameters": f"{model / 1e6:.1f} million, and {(_size(self.learner) - model) / 1e6:.1f} million in heads",
+            "checkpoint": f"step {self.state.step:,} ({stage}), trained in {self.state.precision}",
+            "data": ", ".join(dict.fromkeys(source.path for s in self.recipe.stages for source in s.sources)),
+            "objectives": ", ".join(self.learner.objectives),
+        }
+
+    def trained(self) -> Trained:
+        """The model as tasks ask it, in the precision it was trained in."""
+        precision = torch.bfloat16 if self.state.precision == "bfloat16" else torch.float32
+        objectives = dict(self.learner.objectives.items())
+        recipe = self.recipe
+        return Trained.of(self.learner.model, objectives, self.tokenizer, recipe.text, recipe.image, precision)
+
+
+def load_run(folder: Path, which: Literal["latest", "best"] = "latest", device: str = "cpu") -> Run:
+    """Open a run folder; UserError where it is none or holds no whole checkpoint."""
+    if not (folder / "recipe.yaml").is_file():
+        raise UserError(f"{folder} is no run folder: it has no recipe.yaml")
+    find = checkpoint.best if which == "best" else checkpoint.latest
+    found = find(folder / "checkpoints")
+    if found is None:
+        raise UserError(f"{folder} has no {which} checkpoint: {_explain_missing(which)}")
+    recipe = load_run_recipe(found / "recipe.yaml")
+    recipe = replace(recipe, model=recipe.model.from_scratch(), initial_weights=None)
+    tokenizer = Tokenizer.load(folder / "vocab.txt")
+    learner = build_learner(recipe)
+    state = checkpoint.restore(found, learner)
+    return Run(folder, recipe, learner.to(device).eval(), tokenizer, state)
+
+
+def _size(module: torch.nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _explain_missing(which: str) -> str:
+    return "it was trained without `validation`" if which == "best" else "it stopped before its first one"
