@@ -1,0 +1,111 @@
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from crossgrain.evaluation.curves import draw_curves
+from crossgrain.evaluation.markup import Cell, Table, tag
+from crossgrain.evaluation.report import write_report
+
+LOG = [{"step": step, "stage": "train", "lr": 0.1, "loss": 2.0 / step, "itc/loss": 1.0 / step} for step in (10, 20, 30)]
+RECIPE = """
+title: tiny
+model: {type: xvlm}
+objectives: [{type: itc, weight: 1}]
+stages: [{steps: 30, sources: [{path: some/data, batch_size: 4}]}]
+"""
+
+
+class Reader(HTMLParser):
+    """Every tag must be closed by its own end; collects addresses and text."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.open, self.addresses, self.words = [], [], []
+        self.feed(page)
+        assert not self.open
+
+    def handle_starttag(self, name, attributes):
+        self.addresses += [value for key, value in attributes if key in ("src", "href")]
+        if name not in ("img", "meta"):
+            self.open.append(name)
+
+    def handle_endtag(self, name):
+        assert self.open.pop() == name
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def read(run):
+    page = (run / "evaluation/report.html").read_text()
+    return page, Reader(page), (run / "evaluation/report.md").read_text()
+
+
+def test_the_page_holds_everything_itself_and_tells_the_run(make_run, retrieval, grounding):
+    lines = [line for split in ("test", "unseen") for make in (retrieval, grounding) for line in make(split)]
+    run, data = make_run(lines, LOG, RECIPE)
+    assert write_report(run, data, {"hardware": "2 cores"}) == run / "evaluation/report.html"
+    page, reader, markdown = read(run)
+    assert all(address.startswith("data:") for address in reader.addresses) and "url(" not in page
+    text = " ".join(reader.words)
+    for fact in ("tiny", "some/data", "2 cores", "xvlm", "itc", "unseen"):
+        assert fact in text and fact in markdown
+    assert "66.7" in markdown and "66.7" in text  # two of three queries are right at once
+    assert "50.0" in markdown  # one of two boxes
+    assert sum(address.startswith("data:image/svg") for address in reader.addresses) == 1
+
+
+def test_texts_are_shown_and_never_become_markup(make_run, retrieval, grounding):
+    run, data = make_run([*retrieval("test"), *grounding("test")])
+    write_report(run, data)
+    page, reader, markdown = read(run)
+    assert "<b>red</b>" not in page and "a <b>red</b> star" in "".join(reader.words)
+    assert "the <star> of k1" in "".join(reader.words) and "<star>" not in markdown.replace("\\<star\\>", "")
+
+
+def test_boxes_stand_over_the_picture_and_end_at_its_edge(make_run, grounding):
+    run, data = make_run(grounding("test"))
+    write_report(run, data)
+    page, *_ = read(run)
+    assert '<i class="true" style="left:10.0%;top:10.0%;width:40.0%;height:40.0%"></i>' in page
+    assert '<i class="predicted" style="left:60.0%;top:60.0%;width:40.0%;height:40.0%"></i>' in page
+
+
+def test_the_right_answer_is_marked_and_mistakes_come_worst_first(make_run, retrieval):
+    run, data = make_run(retrieval("test"))
+    write_report(run, data)
+    page, _, markdown = read(run)
+    queries = re.findall(r'<div class="query">.*?</div></div>', page)
+    marked = [re.findall(r"<figcaption>(\d)( ✓)?", query) for query in queries[:3]]
+    assert [[place for place, right in query if right] for query in marked] == [["1"], ["2"], ["1"]]
+    assert "“two fish”: its image k1 has rank 2 of 3, first is k0" in markdown
+
+
+@pytest.mark.parametrize("only", ["retrieval", "grounding"])
+def test_what_was_not_asked_is_absent_and_not_zero(make_run, request, only):
+    run, data = make_run(request.getfixturevalue(only)("test"))
+    write_report(run, data)
+    page, reader, markdown = read(run)
+    absent = {"retrieval": "Grounding", "grounding": "Retrieval"}[only]
+    assert absent not in markdown and absent not in "".join(reader.words)
+    assert "Training" not in page  # no log, no curves
+
+
+def test_without_the_pictures_there_are_tables_only(make_run, retrieval):
+    run, _ = make_run(retrieval("test"), LOG)
+    write_report(run, None)
+    _, reader, markdown = read(run)
+    assert "66.7" in markdown and len(reader.addresses) == 1
+
+
+def test_curves_are_the_same_bytes_for_the_same_log_and_skip_what_is_no_number():
+    log = [*LOG, {"step": 40, "loss": float("nan"), "note": "x"}]
+    assert draw_curves(log) == draw_curves(log) is not None
+    assert draw_curves(LOG[:1]) is None and draw_curves([]) is None
+
+
+def test_markup_escapes_texts_and_attributes():
+    assert tag("p", "a < b", title='"x"', class_="c") == '<p title="&quot;x&quot;" class="c">a &lt; b</p>'
+    table = Table(["", "R@1"], [["a|b", Cell("3", "1 to 5")]], [("test", 1)])
+    assert table.to_markdown().splitlines() == ["|  | test R@1 |", "| --- | ---: |", "| a\\|b | 3 (1 to 5) |"]
