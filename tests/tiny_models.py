@@ -16,9 +16,7 @@ PAD, CLS, MASK = 0, 2, 4
 _VIT = {"image_size": SIZE, "patch_size": 8, "dim": 16, "num_heads": 2}
 
 VISION = {
-    "swin": Swin.Config(
-        image_size=SIZE, embed_dim=8, depths=(2, 2), num_heads=(1, 2), window_size=4, drop_path=0.0
-    ),
+    "swin": Swin.Config(image_size=SIZE, embed_dim=8, depths=(2, 2), num_heads=(1, 2), window_size=4, drop_path=0.0),
     "deit": ViT.Config(**_VIT, depth=3, local_attention_depth=1),
     "clip": ViT.Config(**_VIT, depth=2, local_attention_depth=1, form="clip"),
 }
@@ -42,10 +40,10 @@ def tiny_model(kind: str = "deit", seed: int = 0, **changes) -> XVLM:
 
 
 def tiny_learner(kind: str = "deit", seed: int = 0, **changes) -> Learner:
-    torch.manual_seed(seed)
-    model = XVLM(tiny_config(kind, **changes))
+    """The tiny model with all four objectives, ready to be trained."""
+    model = tiny_model(kind, seed, **changes)
     heads = {"itc": ITC, "itm": ITM, "mlm": MLM, "box": Box}
-    return Learner(model, {name: head(head.Config(), model) for name, head in heads.items()})
+    return Learner(model, {name: head(head.Config(), model) for name, head in heads.items()}).train()
 
 
 def make_batch(seed: int = 0, num_images: int = 3) -> Batch:

@@ -6,17 +6,20 @@ This module imports no torch, so that commands can check their input before anyt
 """
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar, dataclass_transform
+from typing import Annotated, Any, TypeVar, dataclass_transform
 
 import yaml
-from pydantic import GetCoreSchemaHandler, TypeAdapter, ValidationError
+from pydantic import Field, GetCoreSchemaHandler, TypeAdapter, ValidationError
 from pydantic_core import PydanticCustomError, core_schema
 
 T = TypeVar("T")
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]  # such as a dropout: all of it would leave nothing
 
 
 class UserError(ValueError):
@@ -41,6 +44,8 @@ class _StrictLoader(yaml.SafeLoader):
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise yaml.constructor.ConstructorError(None, None, f"{key!r} cannot be a key", key_node.start_mark)
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
             seen.add(key)
@@ -48,7 +53,7 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 _FLOAT = r"^[-+]?(?:[0-9][0-9_]*(?:\.[0-9_]*)?(?:[eE][-+]?[0-9]+)|\.[0-9_]+(?:[eE][-+]?[0-9]+)?|[0-9][0-9_]*\.[0-9_]*)$"
-_StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float", __import__("re").compile(_FLOAT), list("-+0123456789."))
+_StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(_FLOAT), list("-+0123456789."))
 
 
 def read_yaml(text: str, where: str) -> Any:
@@ -66,7 +71,10 @@ def load_recipe(schema: type[T], path: Path, overrides: Sequence[str] = ()) -> T
     path = Path(path)
     if not path.is_file():
         raise RecipeError(f"no recipe at {path}")
-    tree = read_yaml(path.read_text(encoding="utf-8"), str(path))
+    try:
+        tree = read_yaml(path.read_text(encoding="utf-8"), str(path))
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path} is not a text file in UTF-8: {error}") from None
     if not isinstance(tree, dict):
         raise RecipeError(f"{path}: a recipe is a mapping of keys to values, not {type(tree).__name__}")
     for override in overrides:
@@ -120,7 +128,7 @@ class Choice:
         if not isinstance(tree, dict):
             if hasattr(tree, "__pydantic_config__"):
                 return tree
-            raise PydanticCustomError("choice", "write {{type: NAME, ...}} with NAME one of {names}", self._names())
+            raise PydanticCustomError("choice", "write {type: NAME, ...} with NAME one of {names}", self._names())
         keys = dict(tree)
         config_class = find_class(keys.pop("type", None), self.table).Config
         return TypeAdapter(config_class).validate_python(keys)

@@ -121,9 +121,9 @@ def find_recipe(name: str) -> Path:
         return given
     folders = [Path(__file__).parents[2] / "recipes", Path(sys.prefix) / "share" / "crossgrain" / "recipes"]
     for folder in folders:
-        for candidate in (folder / name, folder / f"{name}.yaml"):
-            if candidate.is_file():
-                return candidate
+        candidates = [folder / name, folder / f"{name}.yaml", *sorted(folder.glob(f"*/{name}.yaml"))]
+        if found := next((candidate for candidate in candidates if candidate.is_file()), None):
+            return found
     shipped = sorted(str(p.relative_to(f).with_suffix("")) for f in folders if f.is_dir() for p in f.rglob("*.yaml"))
     raise RecipeError(f"no recipe at {name}; the library has {', '.join(shipped) or 'none here'}")
 
@@ -285,8 +285,8 @@ class Run:
         return Trained.of(self.learner.model, objectives, self.tokenizer, recipe.text, recipe.image, precision)
 
 
-def load_run(folder: Path, which: Literal["latest", "best"] = "latest", device: str = "cpu") -> Run:
-    """Open a run folder; UserError where it is none or holds no whole checkpoint."""
+def load_run(folder: Path, which: Literal["latest", "best"] = "latest", device: str | None = None) -> Run:
+    """Open a run folder, on a GPU where there is one; UserError where it is no run or holds no whole checkpoint."""
     if not (folder / "recipe.yaml").is_file():
         raise UserError(f"{folder} is no run folder: it has no recipe.yaml")
     find = checkpoint.best if which == "best" else checkpoint.latest
@@ -298,7 +298,8 @@ def load_run(folder: Path, which: Literal["latest", "best"] = "latest", device: 
     tokenizer = Tokenizer.load(folder / "vocab.txt")
     learner = build_learner(recipe)
     state = checkpoint.restore(found, learner)
-    return Run(folder, recipe, learner.to(device).eval(), tokenizer, state)
+    learner.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return Run(folder, recipe, learner.eval(), tokenizer, state)
 
 
 def _size(module: torch.nn.Module) -> int:

@@ -42,9 +42,14 @@ def collate(samples: Sequence[Sample], origins: Sequence[Origin], text: TextConf
     }
     if rows[0].masked is not None:
         texts["masked"], targets["mlm"] = _masked(rows, clean, text.masking.max_masked)
-    pixels = np.stack([sample.pixels for sample in samples])
+    pixels = Pixels(
+        pixels=torch.from_numpy(np.stack([sample.pixels for sample in samples])),
+        image=torch.from_numpy(image),
+        boxes=boxes,
+        regions=torch.from_numpy(boxed),
+    )
     return Batch(
-        image={"clean": Pixels(pixels=torch.from_numpy(pixels), image=torch.from_numpy(image), boxes=boxes)},
+        image={"clean": pixels},
         text=texts,
         group=torch.from_numpy(group),
         targets=targets,

@@ -18,9 +18,10 @@ from typing import Annotated, Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
+from pydantic import Field
 from torch import Tensor, nn
 
-from crossgrain.config import Choice, config_owner, configclass
+from crossgrain.config import Choice, Count, Share, config_owner, configclass
 from crossgrain.data.types import Pixels, Text
 from crossgrain.models.interface import DualEncoder, Fused, Tokens
 from crossgrain.nn.embeddings import BertEmbedding
@@ -53,17 +54,17 @@ class XVLM(DualEncoder):
     @configclass
     class Config:
         vision: Annotated[Any, Choice(VISION_ENCODERS)] = Swin.Config()
-        dim: int = 768
-        num_heads: int = 12
-        mlp_dim: int = 3072
-        text_depth: int = 6
-        cross_depth: int = 6
-        vocab_size: int | None = None  # None: as many as the vocabulary of the recipe has
-        max_length: int = 512  # positions that the text encoder has
-        embedding_dim: int = 256
-        temperature: float = 0.07  # initial value, learned
-        dropout: float = 0.1
-        attention_dropout: float = 0.1
+        dim: Count = 768
+        num_heads: Count = 12
+        mlp_dim: Count = 3072
+        text_depth: Count = 6
+        cross_depth: Count = 6
+        vocab_size: Count | None = None  # None: as many as the vocabulary of the recipe has
+        max_length: Count = 512  # positions that the text encoder has
+        embedding_dim: Count = 256
+        temperature: Annotated[float, Field(gt=0)] = 0.07  # initial value, learned
+        dropout: Share = 0.1
+        attention_dropout: Share = 0.1
         bert: str | None = None  # initialise both text halves from a BERT folder, file or hub name
 
         def __post_init__(self) -> None:

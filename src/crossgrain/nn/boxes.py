@@ -6,7 +6,6 @@ Shape letters: N boxes.
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torchvision.ops import generalized_box_iou_loss
 
 
 def corners_from_centre(boxes: Float[Tensor, "*N 4"]) -> Float[Tensor, "*N 4"]:
@@ -22,8 +21,20 @@ def centre_from_corners(boxes: Float[Tensor, "*N 4"]) -> Float[Tensor, "*N 4"]:
 
 
 def giou_loss(a: Float[Tensor, "N 4"], b: Float[Tensor, "N 4"]) -> Float[Tensor, " N"]:
-    """1 - GIoU of each pair (Rezatofighi et al., 2019)."""
-    return generalized_box_iou_loss(a, b, eps=0.0)
+    """1 - GIoU of each pair (Rezatofighi et al., 2019); one of the two has an area.
+
+    torchvision's selects overlapping pairs by their values, which waits for the device and breaks a compiled graph.
+    """
+    intersection = _area(torch.maximum(a[:, :2], b[:, :2]), torch.minimum(a[:, 2:], b[:, 2:]))
+    union = _area(a[:, :2], a[:, 2:]) + _area(b[:, :2], b[:, 2:]) - intersection
+    hull = _area(torch.minimum(a[:, :2], b[:, :2]), torch.maximum(a[:, 2:], b[:, 2:]))
+    return 1 - intersection / union + (hull - union) / hull
+
+
+def _area(low: Float[Tensor, "N 2"], high: Float[Tensor, "N 2"]) -> Float[Tensor, " N"]:
+    """Zero where an upper edge is not above the lower one."""
+    width, height = (high - low).clamp(min=0).unbind(1)
+    return width * height
 
 
 def patches_inside(boxes: Float[Tensor, "N 4"], grid: tuple[int, int]) -> Bool[Tensor, "N P"]:

@@ -17,7 +17,7 @@ from timm.models.vision_transformer import VisionTransformer
 from timm.models.vision_transformer import checkpoint_filter_fn as convert_vit
 from torch import Tensor, nn
 
-from crossgrain.config import UserError, configclass
+from crossgrain.config import Count, Share, UserError, configclass
 from crossgrain.data.types import Pixels
 from crossgrain.nn.boxes import patches_inside
 from crossgrain.nn.transformer import fused_attention_pays, run_layers
@@ -87,13 +87,13 @@ class Swin(VisionEncoder):
 
     @configclass
     class Config:
-        image_size: int = 224
-        patch_size: int = 4
-        embed_dim: int = 128
-        depths: tuple[int, ...] = (2, 2, 18, 2)
-        num_heads: tuple[int, ...] = (4, 8, 16, 32)
-        window_size: int = 7
-        drop_path: float = 0.1
+        image_size: Count = 224
+        patch_size: Count = 4
+        embed_dim: Count = 128
+        depths: tuple[Count, ...] = (2, 2, 18, 2)
+        num_heads: tuple[Count, ...] = (4, 8, 16, 32)
+        window_size: Count = 7
+        drop_path: Share = 0.1
         weights: str | None = None  # timm's name (`swin_base_patch4_window7_224.ms_in22k`) or a file; None: from scratch
 
         def __post_init__(self) -> None:
@@ -102,6 +102,9 @@ class Swin(VisionEncoder):
                 raise ValueError(f"image_size {self.image_size} is not a multiple of Swin's stride {stride}")
             if len(self.depths) != len(self.num_heads):
                 raise ValueError(f"{len(self.depths)} depths but {len(self.num_heads)} num_heads")
+            widths = [self.embed_dim * 2**stage for stage in range(len(self.depths))]
+            if any(width % heads for width, heads in zip(widths, self.num_heads, strict=True)):
+                raise ValueError(f"widths {widths} are not multiples of num_heads {list(self.num_heads)}")
 
     def __init__(self, config: Config):
         super().__init__()
@@ -143,15 +146,15 @@ class ViT(VisionEncoder):
 
     @configclass
     class Config:
-        image_size: int = 224
-        patch_size: int = 16
-        dim: int = 768
-        depth: int = 12
-        num_heads: int = 12
+        image_size: Count = 224
+        patch_size: Count = 16
+        dim: Count = 768
+        depth: Count = 12
+        num_heads: Count = 12
         mlp_ratio: float = 4.0
         local_attention_depth: int = 4
         form: Literal["deit", "clip"] = "deit"
-        drop_path: float = 0.0
+        drop_path: Share = 0.0
         weights: str | None = None  # timm's name (`deit_base_patch16_224.fb_in1k`) or a file; None: from scratch
 
         def __post_init__(self) -> None:
@@ -159,6 +162,8 @@ class ViT(VisionEncoder):
                 raise ValueError(f"image_size {self.image_size} is not a multiple of patch_size {self.patch_size}")
             if not 0 <= self.local_attention_depth <= self.depth:
                 raise ValueError(f"local_attention_depth {self.local_attention_depth} is not within 0 to {self.depth}")
+            if self.dim % self.num_heads:
+                raise ValueError(f"dim {self.dim} is not a multiple of num_heads {self.num_heads}")
 
     def __init__(self, config: Config):
         super().__init__()
@@ -209,8 +214,12 @@ class ViT(VisionEncoder):
 
 def load_encoder(body: nn.Module, weights: str, convert: Any) -> None:
     """Load published weights, by timm's name or from a file, into a timm module; every tensor must find its place."""
-    state = convert(read_vision_weights(weights), body)
-    result = body.load_state_dict({k: v for k, v in state.items() if not k.startswith("head.")}, strict=False)
+    published = read_vision_weights(weights)
+    try:
+        state = {name: value for name, value in convert(published, body).items() if not name.startswith("head.")}
+        result = body.load_state_dict(state, strict=False)
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, ValueError) as error:  # shapes of another size
+        raise UserError(f"{weights} does not fit this encoder: {' '.join(str(error).split())[:300]}") from None
     if result.missing_keys or result.unexpected_keys:
         missing, unexpected = sorted(result.missing_keys), sorted(result.unexpected_keys)
         raise UserError(f"{weights} does not fit this encoder: missing {missing[:5]}, unexpected {unexpected[:5]}")

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from crossgrain.config import configclass
-from crossgrain.models.interface import DualEncoder
+from crossgrain.models.interface import DualEncoder, VisionLanguageModel
 from crossgrain.objectives.interface import Loss, Views
 
 
@@ -26,7 +26,7 @@ class ITC(nn.Module):
         # the original does in pre-training, also where it repeats an element to fill a batch.
         targets: Literal["group", "one_hot"] = "group"
 
-    def __init__(self, config: Config, model: DualEncoder):
+    def __init__(self, config: Config, model: VisionLanguageModel):
         super().__init__()
         if not isinstance(model, DualEncoder):
             raise ValueError(f"itc compares image and text embeddings, which {type(model).__name__} does not have")
