@@ -9,7 +9,6 @@ import torch
 torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parents[1]
-GOLDEN = Path(os.environ.get("CROSSGRAIN_GOLDEN", ROOT / "tests" / "golden"))
 
 
 @pytest.fixture(autouse=True)

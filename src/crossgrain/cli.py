@@ -65,7 +65,9 @@ def build_parser() -> argparse.ArgumentParser:
     command = verb("pretrain", pretrain, "pre-train a model; on an existing run folder, continue")
     command.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the name of one of the library's recipes")
     command.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
-    command.add_argument("--out", type=Path, metavar="DIR", help="the run folder (default: runs/ and the recipe's name)")
+    command.add_argument(
+        "--out", type=Path, metavar="DIR", help="the run folder (default: runs/ and the recipe's name)"
+    )
 
     command = verb("evaluate", evaluate, "score a run on held-out data and write its report")
     command.add_argument("run_folder", type=Path, metavar="RUN", help="a run folder")
@@ -168,7 +170,9 @@ def _draw(scenes: Any, data: Path, console: "Console") -> None:
     flags = {"size": scenes.size, "seed": scenes.seed, "image_size": scenes.image_size}
     if (data / "manifest.json").is_file() and read_manifest(data).get("source") == {"name": "scenes", **flags}:
         return _say(console, f"scenes: {data} is there already")
-    report = prepare_data("scenes", None, data, flags=flags, vocab_size=scenes.vocab_size, overwrite=True, console=console)
+    report = prepare_data(
+        "scenes", None, data, flags=flags, vocab_size=scenes.vocab_size, overwrite=True, console=console
+    )
     return _say(console, *report.lines())
 
 

@@ -59,7 +59,7 @@ _StrictLoader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(_FLOAT
 def read_yaml(text: str, where: str) -> Any:
     """Parse YAML safely; a syntax error becomes one line with its position in `where`."""
     try:
-        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
+        return yaml.load(text, Loader=_StrictLoader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""

@@ -69,7 +69,7 @@ class PretrainRecipe:
     # original's, which shrinks with it (X-VLM xvlm.py:26-43).
     gathered_gradients: Literal["full", "local"] = "full"
     initial_weights: Path | None = None  # a checkpoint folder of the same model to start from
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0)] = 0
 
     def __post_init__(self) -> None:
         names = [objective_name(config) for config in self.objectives]
@@ -86,7 +86,9 @@ class PretrainRecipe:
         for stage in self.stages:
             regions = any(source.texts == "regions" for source in stage.sources)
             if "box" in names and not regions:
-                raise ValueError(f"the box objective needs a source with `texts: regions`, stage {stage.name!r} has none")
+                raise ValueError(
+                    f"the box objective needs a source with `texts: regions`, stage {stage.name!r} has none"
+                )
 
 
 @configclass
@@ -130,7 +132,7 @@ def find_recipe(name: str) -> Path:
 
 def load_run_recipe(path: Path, overrides: tuple[str, ...] | list[str] = ()) -> PretrainRecipe:
     """A recipe file of either kind: the quickstart's is the one with a `scenes` block."""
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     scenes = any(line.startswith("scenes:") for line in text.splitlines())
     return load_recipe(QuickstartRecipe if scenes else PretrainRecipe, path, overrides)
 
@@ -153,7 +155,12 @@ def with_vocabulary(recipe: PretrainRecipe, size: int) -> PretrainRecipe:
 def build_learner(recipe: PretrainRecipe, world: World = ALONE) -> Learner:
     """The model and its objectives, initialised from the recipe's seed."""
     torch.manual_seed(recipe.seed)
-    model = config_owner(recipe.model)(recipe.model)
+    try:
+        model = config_owner(recipe.model)(recipe.model)
+    except UserError:
+        raise
+    except ValueError as error:
+        raise RecipeError(f"model: {error}") from None
     try:
         objectives = {objective_name(config): config_owner(config)(config, model) for config in recipe.objectives}
     except ValueError as error:
@@ -165,8 +172,8 @@ def pretrain(recipe: PretrainRecipe, folder: Path, *, console: Console | None = 
     """Run the recipe in `folder`, from its newest checkpoint if it has one."""
     tokenizer = Tokenizer.load(recipe.text.vocab)
     recipe = with_vocabulary(recipe, len(tokenizer))
-    for stage in recipe.stages:  # mistakes in the data are said before a model is built or a folder made
-        _read(recipe, stage, tokenizer, range(0), world)
+    for index, stage in enumerate(recipe.stages):  # mistakes in the data are said before a folder is made
+        _read(recipe, stage, index, tokenizer, range(0), world)
     learner = build_learner(recipe, world)
     if recipe.initial_weights is not None:
         checkpoint.restore(recipe.initial_weights, learner)
@@ -190,42 +197,43 @@ def _plan(recipe: PretrainRecipe, tokenizer: Tokenizer, world: World) -> Plan:
     """The stages one after another, as functions of the step counted over all of them."""
     ends = list(accumulate(stage.steps for stage in recipe.stages))
 
-    def at(step: int) -> tuple[Stage, int]:
+    def at(step: int) -> tuple[int, Stage, int]:
         index = next(i for i, end in enumerate(ends) if step < end)
-        return recipe.stages[index], step - (ends[index] - recipe.stages[index].steps)
+        return index, recipe.stages[index], step - (ends[index] - recipe.stages[index].steps)
 
     def lr_at(step: int) -> float:
-        stage, local = at(step)
+        _, stage, local = at(step)
         return learning_rate(local, stage.steps, stage.lr, stage.schedule)
 
     def batches_from(step: int) -> Iterator[Updates]:
         while step < ends[-1]:
-            stage, local = at(step)
-            yield from _read(recipe, stage, tokenizer, range(local, stage.steps), world)
+            index, stage, local = at(step)
+            yield from _read(recipe, stage, index, tokenizer, range(local, stage.steps), world)
             step += stage.steps - local
 
     score = None
     if recipe.validation is not None:
         score = _Validation(recipe, recipe.validation, tokenizer, world)
-    return Plan(ends[-1], lr_at, batches_from, lambda step: at(step)[0].name, score)
+    return Plan(ends[-1], lr_at, batches_from, lambda step: at(step)[1].name, score)
 
 
 def _read(
-    recipe: PretrainRecipe, stage: Stage, tokenizer: Tokenizer, steps: range, world: World, **options: Any
+    recipe: PretrainRecipe, stage: Stage, index: int, tokenizer: Tokenizer, steps: range, world: World
 ) -> Iterator[Updates]:
-    """The batches of these steps of a stage. Stages draw from seeds of their own."""
+    """The batches of these steps of a stage. Each stage draws from a seed of its own."""
     return batches(
         stage.sources,
         recipe.image,
         recipe.text,
         tokenizer,
-        seed=recipe.seed + 7919 * recipe.stages.index(stage) if stage in recipe.stages else recipe.seed,
+        seed=recipe.seed + 7919 * index,
         first_step=steps.start,
         last_step=steps.stop,
         rank=world.rank,
         world_size=world.size,
         want_masked=any(objective_name(config) == "mlm" for config in recipe.objectives),
-        **{"num_workers": recipe.train.num_workers, "accumulate": recipe.train.accumulate} | options,
+        num_workers=recipe.train.num_workers,
+        accumulate=recipe.train.accumulate,
     )
 
 
@@ -233,16 +241,15 @@ class _Validation:
     """Minus the mean loss on the same held-out batches each time; the higher the better."""
 
     def __init__(self, recipe: PretrainRecipe, config: Validation, tokenizer: Tokenizer, world: World):
-        self.recipe, self.config, self.tokenizer, self.world = recipe, config, tokenizer, world
-        sources = tuple(
-            replace(source, split=config.split, extra_step=None) for source in recipe.stages[-1].sources
-        )
+        plain = replace(recipe.train, num_workers=0, accumulate=1)
+        self.recipe, self.config, self.tokenizer, self.world = replace(recipe, train=plain), config, tokenizer, world
+        sources = tuple(replace(source, split=config.split, extra_step=None) for source in recipe.stages[-1].sources)
         self.stage = replace(recipe.stages[-1], sources=sources)
         self._read()
 
     def _read(self) -> Iterator[Updates]:
         steps = range(self.config.steps)
-        return _read(self.recipe, self.stage, self.tokenizer, steps, ALONE, num_workers=0, accumulate=1)
+        return _read(self.recipe, self.stage, 0, self.tokenizer, steps, ALONE)
 
     @torch.no_grad()
     def __call__(self, learner: Learner, step: int) -> float:
@@ -294,7 +301,8 @@ def load_run(folder: Path, which: Literal["latest", "best"] = "latest", device: 
     if found is None:
         raise UserError(f"{folder} has no {which} checkpoint: {_explain_missing(which)}")
     recipe = load_run_recipe(found / "recipe.yaml")
-    recipe = replace(recipe, model=recipe.model.from_scratch(), initial_weights=None)
+    from_scratch = getattr(recipe.model, "from_scratch", lambda: recipe.model)  # outsiders may have nothing to read
+    recipe = replace(recipe, model=from_scratch(), initial_weights=None)
     tokenizer = Tokenizer.load(folder / "vocab.txt")
     learner = build_learner(recipe)
     state = checkpoint.restore(found, learner)

@@ -1,12 +1,13 @@
 """Recorded cases of the original implementations: `CROSSGRAIN_GOLDEN` names another folder of them."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
-from conftest import GOLDEN
+GOLDEN = Path(os.environ.get("CROSSGRAIN_GOLDEN", Path(__file__).resolve().parents[1] / "golden"))
 
 
 class Case:
@@ -28,7 +29,5 @@ def cases(family: str, *prefixes: str) -> list:
     folder = GOLDEN / family
     meta = json.loads((folder / "meta.json").read_text()) if (folder / "meta.json").is_file() else {}
     names = [name for name in meta if name.startswith(prefixes)]
-    found = [
-        pytest.param(Case(folder, n, meta[n]), id=n) for n in names if (folder / f"{n}.io.safetensors").is_file()
-    ]
+    found = [pytest.param(Case(folder, n, meta[n]), id=n) for n in names if (folder / f"{n}.io.safetensors").is_file()]
     return found or [pytest.param(None, id="none", marks=pytest.mark.skip(reason=f"no recorded {family} {prefixes}"))]

@@ -4,8 +4,7 @@ import json
 
 import pytest
 import torch
-from conftest import GOLDEN
-from recorded import cases
+from recorded import GOLDEN, cases
 
 from crossgrain.config import UserError
 from crossgrain.data.types import Batch, BoxTarget, Hidden, Pixels, Text
@@ -34,7 +33,6 @@ def pixels(images):
 
 def text(io, name, ids="text_ids"):
     return Text(ids=io[f"{name}{ids}"], mask=io[f"{name}text_atts"].bool())
-
 
 
 def make_views(model, io, name):
@@ -172,9 +170,7 @@ def test_box_regression_matches(case):
     target = BoxTarget(
         rows=torch.arange(3), boxes=corners_from_centre(io["target_bbox"]), valid=torch.ones(3, dtype=torch.bool)
     )
-    batch = Batch(
-        image={"clean": image}, text={"clean": text(io, "")}, targets={"box": target}, group=torch.arange(3)
-    )
+    batch = Batch(image={"clean": image}, text={"clean": text(io, "")}, targets={"box": target}, group=torch.arange(3))
     views = Views(model, batch)
     with torch.no_grad():
         predicted = heads["box"].boxes(views.fused().cls)

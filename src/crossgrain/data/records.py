@@ -83,9 +83,7 @@ def record_to_json(record: Record) -> dict[str, Any]:
 def record_from_json(values: Mapping[str, Any], image: bytes) -> Record:
     """The inverse of `record_to_json`."""
     regions = tuple(
-        Region(
-            box=tuple(r["box"]), label=r["label"], attributes=tuple(r["attributes"]), phrases=tuple(r["phrases"])
-        )
+        Region(box=tuple(r["box"]), label=r["label"], attributes=tuple(r["attributes"]), phrases=tuple(r["phrases"]))
         for r in values["regions"]
     )
     return Record(

@@ -1,8 +1,8 @@
 """Move a published state dict into our names, with an account of every key.
 
-A `Rule` says what happens to the keys that match a pattern: they fill a parameter of ours, alone or stacked with others,
-or they are dropped for a stated reason. A key without a rule, a parameter of ours that nothing fills, and a shape that
-does not fit are errors: no checkpoint is ever loaded in part.
+A `Rule` says what happens to the keys that match a pattern: they fill a parameter of ours, alone or stacked with
+others, or they are dropped for a stated reason. A key without a rule, a parameter of ours that nothing fills, and a
+shape that does not fit are errors: no checkpoint is ever loaded in part.
 """
 
 import re

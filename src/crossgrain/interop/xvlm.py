@@ -36,7 +36,9 @@ class Converted:
     def build(self) -> tuple[XVLM, dict[str, nn.Module]]:
         """The model and its objectives with these weights, in evaluation mode."""
         model = XVLM(self.config)
-        model.load_state_dict({k: v for k, v in model.state_dict().items() if k in self.report.initialised} | self.model)
+        model.load_state_dict(
+            {k: v for k, v in model.state_dict().items() if k in self.report.initialised} | self.model
+        )
         heads = build_heads(model, set(self.objectives))
         for name, head in heads.items():
             head.load_state_dict(self.objectives[name])
@@ -121,9 +123,7 @@ def rules(config: XVLM.Config) -> list[Rule]:
 
 
 def _stacked(prefix: str, theirs: tuple[str, ...], kind: str, ours: str) -> list[Rule]:
-    return [
-        Rule(prefix + name.replace(".", r"\.") + kind, rf"{ours}.\1", part) for part, name in enumerate(theirs)
-    ]
+    return [Rule(prefix + name.replace(".", r"\.") + kind, rf"{ours}.\1", part) for part, name in enumerate(theirs)]
 
 
 def _vision_rules(config: XVLM.Config) -> list[Rule]:
@@ -163,7 +163,9 @@ def infer_config(state: Mapping[str, Tensor], where: str = "checkpoint") -> XVLM
     not tell them.
     """
     words = _first(state, "embeddings.word_embeddings.weight", where)
-    layers = {int(k.split(".layer.")[1].split(".")[0]) for k in state if k.startswith("text_encoder") and ".layer." in k}
+    layers = {
+        int(k.split(".layer.")[1].split(".")[0]) for k in state if k.startswith("text_encoder") and ".layer." in k
+    }
     crossed = {int(k.split(".layer.")[1].split(".")[0]) for k in state if "crossattention.self.query.weight" in k}
     projection = next((v for k, v in state.items() if k == "vision_proj.weight"), None)
     dim = words.shape[1]
@@ -236,4 +238,3 @@ def _check_tied(state: Mapping[str, Tensor], where: str) -> None:
     words = state.get("text_encoder.bert.embeddings.word_embeddings.weight")
     if decoder is not None and words is not None and not torch.equal(decoder, words):
         raise UserError(f"{where}: the MLM decoder differs from the word embeddings, which this model ties")
-

@@ -39,8 +39,8 @@ CROSS_LAYER = LAYER | {
 def load_bert(name: str, embedding: BertEmbedding, layers: Sequence[nn.Module]) -> None:
     """Fill an embedding and the first layers of a BERT; cross-attention, which BERT lacks, stays as it is.
 
-    `name` is a folder, a file or a hub name. Segments that BERT lacks copy its first one. Raises UserError where a shape
-    does not fit or the checkpoint has fewer layers.
+    `name` is a folder, a file or a hub name. Segments that BERT lacks copy its first one. Raises UserError where a
+    shape does not fit or the checkpoint has fewer layers.
     """
     state = {canonical(key): value for key, value in read_weights(name).items()}
     for part, theirs in EMBEDDING.items():

@@ -17,8 +17,8 @@ from crossgrain.nn.transformer import take_positions
 class Tokens(NamedTuple):
     """One side of B pairs, encoded.
 
-    `memory` is what `fuse` reads of this side alone (for X-VLM the keys and values of every cross-attention layer), made
-    once by `prepare` however many partners the side meets. Rows of it are chosen with its own `take`.
+    `memory` is what `fuse` reads of this side alone (for X-VLM the keys and values of every cross-attention layer),
+    made once by `prepare` however many partners the side meets. Rows of it are chosen with its own `take`.
     """
 
     x: Float[Tensor, "B N D"]

@@ -1,6 +1,5 @@
 """From token ids to vectors of model width."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -23,5 +22,3 @@ class BertEmbedding(nn.Module):
         x = self.token(text.ids) + self.position.weight[:length]
         x = x + (self.segment.weight[0] if text.segment is None else self.segment(text.segment))
         return self.dropout(self.norm(x))
-
-

@@ -106,7 +106,7 @@ class FeedForward(nn.Module):
 
 
 class BertLayer(nn.Module):
-    """BERT's layer, normalised after each residual sum; with cross-attention in the middle when `context_dim` is given."""
+    """BERT's layer, normalised after each residual sum; with cross-attention in it when `context_dim` is given."""
 
     def __init__(
         self,
@@ -154,7 +154,7 @@ def take_positions(x: Float[Tensor, "B L D"], at: Int[Tensor, "B M"]) -> Float[T
 def initialise_bert(module: nn.Module, std: float = 0.02) -> None:
     """BERT's initialisation of one module: normal weights, zero biases, unit norms; for `nn.Module.apply`."""
     if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.normal_(module.weight, std=std)
+        nn.init.normal_(module.weight, std=0.02 if isinstance(module, nn.Embedding) else std)
     if isinstance(module, nn.LayerNorm):
         nn.init.ones_(module.weight)
     if isinstance(module, nn.Linear | nn.LayerNorm) and module.bias is not None:

@@ -3,7 +3,7 @@
 An image is encoded once for all the visual concepts (objects, regions, the image itself) that texts speak about:
 `VisionEncoder` turns `Pixels` into `Concepts`.
 
-Shape letters: I images, B concepts, U distinct patch encodings, P patches, N = 1 + P, W width, R concepts that may be regions.
+Shape letters: I images, B concepts, U distinct patch encodings, P patches, N = 1 + P, W width.
 """
 
 from functools import partial
@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
+from timm.layers.pos_embed_sincos import build_sincos2d_pos_embed
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.swin_transformer import checkpoint_filter_fn as convert_swin
 from timm.models.vision_transformer import VisionTransformer
@@ -26,6 +27,7 @@ from crossgrain.nn.weights import read_vision_weights
 # Every encoder of X-VLM takes CLIP's statistics, Swin too (dataset/__init__.py:19).
 PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
 PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
+
 
 class Concepts(NamedTuple):
     """Visual concepts whose patch encodings are shared where they can be.
@@ -94,7 +96,11 @@ class Swin(VisionEncoder):
         num_heads: tuple[Count, ...] = (4, 8, 16, 32)
         window_size: Count = 7
         drop_path: Share = 0.1
-        weights: str | None = None  # timm's name (`swin_base_patch4_window7_224.ms_in22k`) or a file; None: from scratch
+        # Swin's `ape`, off as published: deep Swin learns from its borders where a patch is, a shallow one cannot.
+        absolute_position: bool = False
+        weights: str | None = (
+            None  # timm's name (`swin_base_patch4_window7_224.ms_in22k`) or a file; None: from scratch
+        )
 
         def __post_init__(self) -> None:
             stride = self.patch_size * 2 ** (len(self.depths) - 1)
@@ -119,8 +125,14 @@ class Swin(VisionEncoder):
             window_size=c.window_size,
             drop_path_rate=c.drop_path,
             num_classes=0,
+            weight_init="jax",
         )
         self.dim = self.body.num_features
+        self.position = None
+        if c.absolute_position:
+            cells = c.image_size // c.patch_size
+            waves = build_sincos2d_pos_embed([cells, cells], dim=c.embed_dim, temperature=100.0)
+            self.position = nn.Parameter(waves.reshape(cells, cells, c.embed_dim))
         side = c.image_size // (c.patch_size * 2 ** (len(c.depths) - 1))
         self.grid = (side, side)
         if c.weights is not None:
@@ -128,7 +140,10 @@ class Swin(VisionEncoder):
 
     def forward(self, pixels: Pixels) -> Concepts:
         self.body.set_grad_checkpointing(self.checkpointing)
-        patches = self.body.forward_features(self.read(pixels.pixels)).flatten(1, 2)  # (I, P, W)
+        x = self.body.patch_embed(self.read(pixels.pixels))  # (I, rows, columns, embed_dim)
+        if self.position is not None:
+            x = x + self.position
+        patches = self.body.norm(self.body.layers(x)).flatten(1, 2)  # (I, P, W)
         cls_whole, mask = patches.mean(1), self.masks(pixels)
         # The mean over the patches of each box, as one small matrix product per image.
         share = mask[:, 1:].to(patches.dtype)
@@ -181,6 +196,7 @@ class ViT(VisionEncoder):
             drop_path_rate=c.drop_path,
             num_classes=0,
             global_pool="",
+            weight_init="jax",
             **(clip if c.form == "clip" else deit),
         )
         self.dim = c.dim

@@ -83,5 +83,6 @@ def read_vision_weights(name: str) -> dict[str, Tensor]:
         return timm.create_model(name, pretrained=True, num_classes=0).state_dict()
     except Exception as error:
         raise UserError(
-            f"weights {name!r} could not be downloaded ({type(error).__name__}): give a file, or connect to the network once"
+            f"weights {name!r} could not be downloaded ({type(error).__name__}): "
+            "give a file, or connect to the network once"
         ) from None

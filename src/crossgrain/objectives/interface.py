@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from crossgrain.data.types import Batch
-from crossgrain.models.interface import Fused, Tokens, VisionLanguageModel
+from crossgrain.models.interface import DualEncoder, Fused, Tokens, VisionLanguageModel
 from crossgrain.nn.transformer import take_positions
 
 Variant = Literal["clean", "masked"]
@@ -42,6 +42,12 @@ class Views:
         self.rank = rank  # where this process's rows stand in a gathered batch
         self._cache: dict[Any, Any] = {}
 
+    @property
+    def dual_encoder(self) -> DualEncoder:
+        """The model, where an objective needs its embeddings (and has refused models without)."""
+        assert isinstance(self.model, DualEncoder)
+        return self.model
+
     def image(self, variant: Variant = "clean") -> Tokens:
         """The visual concepts, ready to be fused."""
         return self.once(
@@ -56,9 +62,7 @@ class Views:
         """Each concept with its own text."""
         return self.once(("fused", image, text), lambda: self.model.fuse(self.image(image), self.text(text)))
 
-    def read(
-        self, at: Int[Tensor, "B M"], image: Variant = "clean", text: Variant = "clean"
-    ) -> Float[Tensor, "B M D"]:
+    def read(self, at: Int[Tensor, "B M"], image: Variant = "clean", text: Variant = "clean") -> Float[Tensor, "B M D"]:
         """What the words at these positions become; from the whole pass where another objective has asked for it."""
         if ("fused", image, text) in self._cache:
             return take_positions(self.fused(image, text).text, at)

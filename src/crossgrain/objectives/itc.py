@@ -34,10 +34,11 @@ class ITC(nn.Module):
 
     def forward(self, views: Views) -> Loss:
         image, text = embeddings(views)
+        temperature = views.dual_encoder.temperature
         with torch.no_grad():
-            views.model.temperature.clamp_(*self.config.temperature_range)
+            temperature.clamp_(*self.config.temperature_range)
         all_image, all_text = views.gather(image), views.gather(text)
-        logits = similarities(all_image, all_text, views.model.temperature)
+        logits = similarities(all_image, all_text, temperature)
         if self.config.targets == "group":
             same = same_concept(views.gather(views.batch.group))
         else:
@@ -45,13 +46,12 @@ class ITC(nn.Module):
         target = same / same.sum(1, keepdim=True)
         loss = -(target * (logits.log_softmax(1) + logits.T.log_softmax(1))).sum(1).mean() / 2
         best = same.gather(1, logits.argmax(1, keepdim=True)).float().mean()
-        return Loss(loss, {"accuracy": best.detach(), "temperature": views.model.temperature.detach().clone()})
+        return Loss(loss, {"accuracy": best.detach(), "temperature": temperature.detach().clone()})
 
 
 def embeddings(views: Views) -> tuple[Float[Tensor, "B E"], Float[Tensor, "B E"]]:
     """Unit vectors of this rank's concepts and texts, computed once for all objectives."""
-    model = views.model
-    assert isinstance(model, DualEncoder)
+    model = views.dual_encoder
     return views.once("embeddings", lambda: (model.embed_image(views.image()), model.embed_text(views.text())))
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from crossgrain.config import configclass
+from crossgrain.config import Share, configclass
 from crossgrain.models.interface import DualEncoder, VisionLanguageModel
 from crossgrain.nn.transformer import mlp_head
 from crossgrain.objectives.interface import Loss, Views
@@ -25,6 +25,9 @@ class ITM(nn.Module):
     class Config:
         weight: float = 1.0
         negatives: Literal["hard", "random"] = "hard"
+        # Of the hard negatives, the share that is drawn evenly instead. None as published, from pre-trained encoders;
+        # from scratch, nothing but near misses teaches a matching head nothing at first.
+        random_share: Share = 0.0
 
     def __init__(self, config: Config, model: VisionLanguageModel):
         super().__init__()
@@ -60,21 +63,24 @@ class ITM(nn.Module):
             flat = torch.zeros(same.shape, device=same.device)
             return draw(flat, same), draw(flat, same)
         image, text = (x.detach() for x in embeddings(views))
-        similarity = similarities(image, text, views.model.temperature)
-        return draw(similarity.T, same), draw(similarity, same)
+        similarity = similarities(image, text, views.dual_encoder.temperature)
+        share = self.config.random_share
+        return draw(similarity.T, same, share), draw(similarity, same, share)
 
 
-def draw(similarity: Float[Tensor, "B B"], same: Bool[Tensor, "B B"]) -> Int[Tensor, " B"]:
-    """For each row another column, with probability proportional to softmax(similarity) + 1e-5."""
-    return negative_weights(similarity, same).multinomial(1).squeeze(1)
+def draw(similarity: Float[Tensor, "B B"], same: Bool[Tensor, "B B"], random_share: float = 0.0) -> Int[Tensor, " B"]:
+    """For each row another column, with probability as `negative_weights` says."""
+    return negative_weights(similarity, same, random_share).multinomial(1).squeeze(1)
 
 
-def negative_weights(similarity: Float[Tensor, "B B"], same: Bool[Tensor, "B B"]) -> Float[Tensor, "B B"]:
-    """Softmax over each row, plus 1e-5, without the columns of the same concept.
+def negative_weights(
+    similarity: Float[Tensor, "B B"], same: Bool[Tensor, "B B"], random_share: float = 0.0
+) -> Float[Tensor, "B B"]:
+    """Softmax over each row, plus 1e-5, without the columns of the same concept; `random_share` of it spread evenly.
 
     A row that is alone with its own concept keeps them: a batch of one concept has nothing else to offer.
     """
-    weights = (similarity.float().softmax(1) + 1e-5).masked_fill(same, 0.0)
+    even = random_share / similarity.shape[1] + 1e-5
+    weights = ((1 - random_share) * similarity.float().softmax(1) + even).masked_fill(same, 0.0)
     alone = (weights.sum(1, keepdim=True) == 0).expand_as(weights)
     return weights.masked_fill(alone, 1.0)
-

@@ -48,6 +48,8 @@ def open_run(folder: Path, recipe: Any, write: bool = True) -> Path | None:
 
     With several ranks, one has to `write`. UserError if the folder holds the run of another recipe.
     """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file: name a folder for the run")
     saved = folder / "recipe.yaml"
     if saved.exists():
         given = dump_config(recipe)

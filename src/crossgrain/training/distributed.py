@@ -47,7 +47,7 @@ class World:
         if self.size == 1:
             return learner
         devices = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(learner, device_ids=devices, broadcast_buffers=False)
+        return DistributedDataParallel(learner, device_ids=devices)
 
     def any(self, flag: bool) -> bool:
         """True on every rank if `flag` is on one. A number on the host: the device is not waited for."""

@@ -61,7 +61,7 @@ class RunLog:
     def say(self, message: str) -> None:
         """One line on the console."""
         if self.console:
-            self.console.print(message, highlight=False, markup=False)
+            self.console.print(message, highlight=False, markup=False, soft_wrap=True)
 
     def update(self, scalars: list[dict[str, Tensor]], samples: int) -> None:
         """Note the scalars of one update's micro-batches, and how many samples all ranks together put in it."""

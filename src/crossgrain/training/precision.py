@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 
 Resolved = Literal["float32", "bfloat16"]
-Precision = Literal["auto"] | Resolved
+Precision = Literal["auto", Resolved]
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> Resolved:

@@ -19,7 +19,7 @@ from pydantic import Field
 from rich.console import Console
 from torch import Tensor, nn
 
-from crossgrain.config import UserError, configclass
+from crossgrain.config import Count, UserError, configclass
 from crossgrain.data.types import Batch
 from crossgrain.training import checkpoint
 from crossgrain.training.distributed import ALONE, World, accumulating
@@ -29,7 +29,6 @@ from crossgrain.training.log import RunLog, mean_scalars
 from crossgrain.training.optimizer import OptimizerConfig, build_optimizer, set_rate
 from crossgrain.training.precision import Precision, Resolved, autocast, resolve_precision
 
-Count = Annotated[int, Field(ge=1)]
 Updates = list[list[Batch]]  # of one step: usually one update of one micro-batch
 
 
