@@ -212,7 +212,9 @@ def test_bfloat16_is_close_to_float32(vision):
         loss, rough = learner(batch)
     assert loss.dtype == torch.float32
     for name in ("itc/loss", "itm/loss", "mlm/loss", "box/loss"):
-        assert rough[name].item() == pytest.approx(exact[name].item(), rel=0.03), name
+        # a temperature of 0.07 makes rounding of the embeddings 14 times larger
+        tolerance = 0.2 if name == "itc/loss" else 0.03
+        assert rough[name].item() == pytest.approx(exact[name].item(), rel=tolerance), name
     loss.backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in learner.parameters())
 

@@ -73,5 +73,5 @@ def counted(trained, monkeypatch):
 
     count("encoded", "encode_image")
     count("prepared", "prepare")
-    count("fused", "fuse")
+    count("fused", "read_cls")
     return counts

@@ -62,7 +62,7 @@ def test_lines_and_score_agree_with_the_matrices(trained, records, gallery, k):
              "image_to_text": (similarity[asked], logits[asked], texts_of_image)}  # fmt: skip
     for direction, (sims, pairs, truth) in cases.items():
         # beyond the top k the order of similarity goes on, below every re-ranked candidate
-        scores = np.where(dense(sims, pairs, k) > -100, pairs + 1000, sims.numpy())
+        scores = np.where(dense(sims, pairs, k) > -100, pairs.astype(np.float64) + 1000, sims.numpy())
         ranks = rank_of_truth(scores, truth)
         mine = [line for line in lines if line["direction"] == direction]
         assert [line["rank"] - 1 for line in mine] == ranks.tolist()

@@ -59,7 +59,8 @@ class Table:
 
     def to_rich(self, title: str) -> RichTable:
         """A table for the terminal, without what qualifies the figures."""
-        names = ["", *(f"{group}\n" for group, width in self.groups for _ in range(width))] or [""] * len(self.columns)
+        names = ["", *(f"{group}\n" for group, width in self.groups for _ in range(width))]
+        names = names if self.groups else [""] * len(self.columns)
         drawn = RichTable(title=title, title_justify="left", title_style="bold")
         for number, (group, column) in enumerate(zip(names, self.columns, strict=True)):
             drawn.add_column(f"{group}{column}", justify="right" if number else "left", overflow="fold")
