@@ -177,6 +177,15 @@ def test_a_process_ends_with_status_2_and_without_a_traceback():
     assert ended.stderr == "crossgrain: nowhere is no run folder: it has no recipe.yaml\n"
 
 
+def test_overrides_stand_on_either_side_of_the_flags():
+    before = cli._parse(["pretrain", "recipe", "seed=1", "stages.0.steps=2", "--out", "x"])
+    after = cli._parse(["pretrain", "recipe", "--out", "x", "seed=1", "stages.0.steps=2"])
+    around = cli._parse(["pretrain", "recipe", "seed=1", "--out", "x", "stages.0.steps=2"])
+    assert vars(before) == vars(after) == vars(around)
+    with pytest.raises(SystemExit):
+        cli._parse(["pretrain", "recipe", "--out", "x", "stray"])
+
+
 def test_show_prints_the_complete_recipe(made, capsys, tmp_path):
     assert cli.main(["show", str(made.recipe), "stages.0.lr=1e-5"]) == 0
     shown = capsys.readouterr().out

@@ -26,7 +26,7 @@ OVERRIDES = "change values of the recipe, e.g. stages.0.lr=1e-4 train.precision=
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit status."""
-    arguments = build_parser().parse_args(argv)
+    arguments = _parse(argv)
     try:
         return arguments.run(arguments)
     except UserError as error:
@@ -39,6 +39,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         with suppress(OSError):
             sys.stdout.close()
         return 141
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Arguments with `key=value` overrides on either side of the flags (argparse alone takes them on one side only)."""
+    parser = build_parser()
+    arguments, rest = parser.parse_known_args(argv)
+    strangers = [
+        word for word in rest if "=" not in word or word.startswith("-") or not hasattr(arguments, "overrides")
+    ]
+    if strangers:
+        parser.error(f"unrecognized arguments: {' '.join(strangers)}")
+    if rest:
+        arguments.overrides = [*arguments.overrides, *rest]
+    return arguments
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -156,6 +156,26 @@ def test_itm_never_takes_the_same_concept_for_a_negative(negatives):
     assert set(pairs[:, 0, 3].tolist()) > {0}  # more than one choice is made
 
 
+def test_a_random_share_of_one_draws_almost_evenly_and_none_changes_nothing():
+    similarity, same = torch.tensor([[0.0, 50.0, 0.0]]).repeat(3, 1), torch.eye(3, dtype=torch.bool)
+    assert torch.equal(negative_weights(similarity, same, 0.0), negative_weights(similarity, same))
+    half = negative_weights(similarity, same, 0.5)[0]
+    assert half.tolist() == pytest.approx([0.0, 0.5 + 0.5 / 3, 0.5 / 3], abs=1e-4)
+
+
+def test_same_grain_negatives_never_mix_regions_with_whole_images():
+    whole, part = [0.0, 0.0, 1.0, 1.0], [0.1, 0.1, 0.5, 0.5]
+    boxes = torch.tensor([whole, part, whole, part, part, whole])
+    pixels = Pixels(pixels=torch.zeros(6, 3, 8, 8), image=torch.arange(6), boxes=boxes)
+    model = Given(torch.randn(6, 2), torch.randn(6, 2))
+    views = Views(model, replace(batch_of(list(range(6))), image={"clean": pixels}))
+    itm = ITM(ITM.Config(same_grain=True), model)
+    is_part = boxes[:, 2] < 1
+    for _ in range(20):
+        for drawn in itm.draw_negatives(views):
+            assert torch.equal(is_part[drawn], is_part)
+
+
 def test_the_hardest_negatives_are_each_texts_nearest_image_and_each_images_nearest_text():
     """Image i is near text i + 1, and so text t near image t - 1."""
     model = Given(torch.eye(3), 20 * torch.eye(3).roll(1, 0), temperature=0.5)

@@ -13,6 +13,8 @@ from crossgrain.nn.boxes import corners_from_centre, giou_loss, patches_inside
 from crossgrain.nn.transformer import take_positions
 from crossgrain.objectives.interface import Views
 from crossgrain.objectives.itm import negative_weights
+from crossgrain.training.learner import Learner
+from crossgrain.training.optimizer import OptimizerConfig, build_optimizer, set_rate
 
 CLOSE = {"atol": 2e-5, "rtol": 1e-4}
 
@@ -199,3 +201,28 @@ def test_a_checkpoint_is_never_read_in_part(case):
         convert_xvlm({k: v for k, v in weights.items() if k != spare}, num_heads=4)
     with pytest.raises(UserError, match=r"unknown keys \['surprise'\]"):
         convert_xvlm(weights | {"surprise": torch.zeros(1)}, num_heads=4)
+
+
+@pytest.mark.parametrize("case", cases("xvlm", "pretrain_"))
+def test_one_optimizer_step_matches(case, monkeypatch):
+    converted = convert(case)
+    model, heads = converted.build()
+    io = case.load("io")
+    replay_negatives(monkeypatch, heads["itm"], io, "reg.out.")
+    views = make_views(model, io, "reg.")
+    learner = Learner(model, heads)
+    sum(heads[name](views).value for name in ("itc", "itm", "mlm", "box")).backward()
+    torch.nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
+    optimizer = build_optimizer(learner, OptimizerConfig(grouping="official"))
+    set_rate(optimizer, case.meta["optimizer"]["groups"][0]["lr"])
+    optimizer.step()
+    after = {key.removeprefix("step1."): value for key, value in io.items() if key.startswith("step1.")}
+    # stacked parameters (queries, keys and values) need all their parts: compare those whose parts are all recorded
+    renamed = converted.report.renamed
+    complete = {k: v for k, v in after.items() if sum(ours == renamed[k] for ours in renamed.values()) == 1}
+    assert len(complete) > 0.8 * len(after)
+    ours = {f"model.{k}": v for k, v in model.state_dict().items()}
+    ours |= {f"{name}.{k}": v for name, head in heads.items() for k, v in head.state_dict().items()}
+    for key, expected in complete.items():
+        value = ours[renamed[key]].reshape(expected.shape)
+        torch.testing.assert_close(value, expected, msg=lambda m, k=key: f"{k}: {m}", **CLOSE)

@@ -67,6 +67,10 @@ class Pixels(Tensors):
         """The rows that may speak about a part of their image."""
         return torch.arange(len(self.image), device=self.image.device) if self.regions is None else self.regions
 
+    def whole_rows(self) -> Bool[Tensor, " B"]:
+        """Which rows speak about their whole image."""
+        return (self.boxes == self.boxes.new_tensor([0.0, 0.0, 1.0, 1.0])).all(1)
+
     @staticmethod
     def whole(pixels: Shaped[Tensor, "I 3 H W"]) -> "Pixels":
         """One concept per image: the whole of it."""

@@ -28,6 +28,9 @@ class ITM(nn.Module):
         # Of the hard negatives, the share that is drawn evenly instead. None as published, from pre-trained encoders;
         # from scratch, nothing but near misses teaches a matching head nothing at first.
         random_share: Share = 0.0
+        # Negatives of the same grain only: images for an image's text, regions for a region's. In a batch of both, a
+        # short phrase beside a whole picture gives itself away. The original keeps the grains in batches of their own.
+        same_grain: bool = False
 
     def __init__(self, config: Config, model: VisionLanguageModel):
         super().__init__()
@@ -59,6 +62,9 @@ class ITM(nn.Module):
     def draw_negatives(self, views: Views) -> tuple[Int[Tensor, " B"], Int[Tensor, " B"]]:
         """For each text a wrong image row, and for each image a wrong text row."""
         same = same_concept(views.batch.group)
+        if self.config.same_grain:
+            whole = views.batch.image["clean"].whole_rows()
+            same = same | (whole[:, None] != whole[None, :])
         if self.config.negatives == "random":
             flat = torch.zeros(same.shape, device=same.device)
             return draw(flat, same), draw(flat, same)
