@@ -223,6 +223,15 @@ def test_one_optimizer_step_matches(case, monkeypatch):
     assert len(complete) > 0.8 * len(after)
     ours = {f"model.{k}": v for k, v in model.state_dict().items()}
     ours |= {f"{name}.{k}": v for name, head in heads.items() for k, v in head.state_dict().items()}
+    gradients = {f"model.{k}": p.grad for k, p in model.named_parameters()}
+    gradients |= {f"{name}.{k}": p.grad for name, head in heads.items() for k, p in head.named_parameters()}
+    compared = 0
     for key, expected in complete.items():
+        # Adam's first step is the sign of the gradient: noise where that is about the size of eps, which the original
+        # also adds before the bias correction
+        clear = gradients[renamed[key]].reshape(expected.shape).abs() > 2e-5
         value = ours[renamed[key]].reshape(expected.shape)
-        torch.testing.assert_close(value, expected, msg=lambda m, k=key: f"{k}: {m}", **CLOSE)
+        told = lambda m, k=key: f"{k}: {m}"  # noqa: E731
+        torch.testing.assert_close(value[clear], expected[clear], msg=told, **CLOSE)
+        compared += int(clear.sum())
+    assert compared > 1000
