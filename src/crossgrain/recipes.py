@@ -165,7 +165,7 @@ def build_learner(recipe: PretrainRecipe, world: World = ALONE) -> Learner:
         objectives = {objective_name(config): config_owner(config)(config, model) for config in recipe.objectives}
     except ValueError as error:
         raise RecipeError(f"objectives: {error}") from None
-    return Learner(model, objectives, world.gather(recipe.gathered_gradients), world.rank)
+    return Learner(model, objectives, world.gather(recipe.gathered_gradients))
 
 
 def pretrain(recipe: PretrainRecipe, folder: Path, *, console: Console | None = None, world: World = ALONE) -> Outcome:

@@ -10,11 +10,11 @@ import torch
 from pictures import record, tokenizer
 
 from crossgrain.config import UserError
-from crossgrain.data.collate import text_batch
+from crossgrain.data.collate import pad_texts
 from crossgrain.data.images import ImageConfig
 from crossgrain.data.loader import Source, batches
 from crossgrain.data.shards import Shards, ShardWriter
-from crossgrain.data.text import TextConfig
+from crossgrain.data.text import TextConfig, encode_text
 from crossgrain.data.types import Batch
 
 RECORDS = [record(i) for i in range(6)]
@@ -124,8 +124,8 @@ def test_without_masking_there_is_no_masked_text():
     assert set(batch.text) == {"clean"} and set(batch.targets) == {"box"} and len(batch.targets["box"].rows) == 0
 
 
-def test_texts_are_padded_for_evaluation_as_for_training():
-    text = text_batch(["a star", "house"], TOKENIZER, TEXT)
+def test_texts_are_padded_to_a_length_with_the_padding_id():
+    text = pad_texts([encode_text(one, TOKENIZER, TEXT) for one in ("a star", "house")], 14, TOKENIZER.pad)
     assert text.ids.shape == (2, 14) and text.mask.sum(1).tolist() == [3, 2]
     assert (text.ids[~text.mask] == TOKENIZER.pad).all()
 

@@ -64,6 +64,17 @@ def replay_negatives(monkeypatch, itm, io, prefix):
     monkeypatch.setattr(itm, "draw_negatives", lambda views: drawn)
 
 
+def backward_of_regions(case, monkeypatch):
+    """The recorded region batch, forward and backward through all four objectives."""
+    converted = convert(case)
+    model, heads = converted.build()
+    io = case.load("io")
+    replay_negatives(monkeypatch, heads["itm"], io, "reg.out.")
+    views = make_views(model, io, "reg.")
+    sum(heads[name](views).value for name in ("itc", "itm", "mlm", "box")).backward()
+    return converted, model, heads, io
+
+
 @pytest.mark.parametrize("case", cases("xvlm", "pretrain_"))
 @pytest.mark.parametrize("name", ["gen.", "reg."])
 def test_pretraining_states_match(case, name):
@@ -126,12 +137,7 @@ def test_pretraining_losses_match(case, name, monkeypatch):
 
 @pytest.mark.parametrize("case", cases("xvlm", "pretrain_"))
 def test_pretraining_gradients_match(case, monkeypatch):
-    converted = convert(case)
-    model, heads = converted.build()
-    io = case.load("io")
-    replay_negatives(monkeypatch, heads["itm"], io, "reg.out.")
-    views = make_views(model, io, "reg.")
-    sum(heads[name](views).value for name in ("itc", "itm", "mlm", "box")).backward()
+    converted, model, heads, _ = backward_of_regions(case, monkeypatch)
     recorded = convert_with(converted.config, case.load("grads"))
     parts = {"model": (model, recorded.model)} | {n: (heads[n], recorded.objectives[n]) for n in recorded.objectives}
     squares = 0.0
@@ -205,13 +211,8 @@ def test_a_checkpoint_is_never_read_in_part(case):
 
 @pytest.mark.parametrize("case", cases("xvlm", "pretrain_"))
 def test_one_optimizer_step_matches(case, monkeypatch):
-    converted = convert(case)
-    model, heads = converted.build()
-    io = case.load("io")
-    replay_negatives(monkeypatch, heads["itm"], io, "reg.out.")
-    views = make_views(model, io, "reg.")
+    converted, model, heads, io = backward_of_regions(case, monkeypatch)
     learner = Learner(model, heads)
-    sum(heads[name](views).value for name in ("itc", "itm", "mlm", "box")).backward()
     torch.nn.utils.clip_grad_norm_(learner.parameters(), 1.0)
     optimizer = build_optimizer(learner, OptimizerConfig(grouping="official"))
     set_rate(optimizer, case.meta["optimizer"]["groups"][0]["lr"])

@@ -104,10 +104,10 @@ def make_batch(step: int, rows: slice = slice(None)) -> Batch:
     return Batch(image={"clean": Pixels.whole(pixels)}, text={"clean": text}, group=torch.arange(ROWS)[rows])
 
 
-def make_learner(dropout: float = 0.1, gather: Any = alone, rank: int = 0) -> Learner:
+def make_learner(dropout: float = 0.1, gather: Any = alone) -> Learner:
     torch.manual_seed(0)
     model = TinyModel(dropout=dropout)
-    return Learner(model, {"itc": ITC(ITC.Config(), model), "recall": Recall(Recall.Config(), model)}, gather, rank)
+    return Learner(model, {"itc": ITC(ITC.Config(), model), "recall": Recall(Recall.Config(), model)}, gather)
 
 
 def make_plan(recipe: TinyRecipe, **changes: Any) -> Plan:

@@ -20,7 +20,7 @@ def rows_of(rank: int) -> slice:
 
 
 def save_gradients(folder: Path, world: World, gradients: Literal["full", "local"]) -> None:
-    learner = make_learner(0.0, world.gather(gradients), world.rank)
+    learner = make_learner(0.0, world.gather(gradients))
     wrapped = world.wrap(learner)
     with accumulating(wrapped):  # a micro-batch that is not the last: its gradients are added without a reduction
         loss, _ = wrapped(make_batch(0, rows_of(world.rank)))
@@ -48,7 +48,7 @@ def save_training(folder: Path, world: World) -> None:
     """Stopped by a signal that only rank 1 gets, then continued."""
     for signalled_step, status in ((3, "stopped"), (None, "finished")):
         recipe = TinyRecipe()
-        learner = make_learner(0.0, world.gather(), world.rank)
+        learner = make_learner(0.0, world.gather())
         outcome = train(
             learner,
             plan_of(world, recipe, signalled_step),

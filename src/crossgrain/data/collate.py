@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from crossgrain.data.samples import Row, Sample
-from crossgrain.data.text import TextConfig, Tokenizer, encode_text
+from crossgrain.data.text import TextConfig
 from crossgrain.data.types import Batch, BoxTarget, Hidden, Pixels, Text
 
 _IGNORED = -100  # a label that no loss counts
@@ -64,11 +64,6 @@ def pad_texts(ids: Sequence[Sequence[int]], length: int, pad: int) -> Text:
         table[row, : len(values)] = values
         mask[row, : len(values)] = True
     return Text(ids=torch.from_numpy(table), mask=torch.from_numpy(mask))
-
-
-def text_batch(texts: Sequence[str], tokenizer: Tokenizer, config: TextConfig) -> Text:
-    """Texts as an evaluation reads them: encoded as in training, nothing hidden, padded to `max_tokens`."""
-    return pad_texts([encode_text(text, tokenizer, config) for text in texts], config.max_tokens, tokenizer.pad)
 
 
 def _groups(origins: Sequence[Origin]) -> np.ndarray:

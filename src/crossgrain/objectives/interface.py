@@ -35,11 +35,10 @@ class Views:
     together the rows of all ranks (training/distributed.py) for losses that compare across the whole batch.
     """
 
-    def __init__(self, model: VisionLanguageModel, batch: Batch, gather: Gather = alone, rank: int = 0):
+    def __init__(self, model: VisionLanguageModel, batch: Batch, gather: Gather = alone):
         self.model = model
         self.batch = batch
         self.gather = gather
-        self.rank = rank  # where this process's rows stand in a gathered batch
         self._cache: dict[Any, Any] = {}
 
     @property

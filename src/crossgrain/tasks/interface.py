@@ -13,8 +13,8 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
-from torch import nn
 
+from crossgrain.data.collate import pad_texts
 from crossgrain.data.images import ImageConfig, eval_image
 from crossgrain.data.records import Record
 from crossgrain.data.text import TextConfig, Tokenizer, encode_text
@@ -92,10 +92,8 @@ class Trained:
 
     def texts(self, texts: Sequence[str]) -> Text:
         """Token ids on the device, padded to the longest of these texts."""
-        ids = [torch.as_tensor(self.tokenize(text)) for text in texts]
-        lengths = torch.tensor([len(row) for row in ids])
-        padded = nn.utils.rnn.pad_sequence(ids, batch_first=True, padding_value=self.pad)
-        return Text(ids=padded, mask=torch.arange(padded.shape[1]) < lengths[:, None]).to(self.device)
+        ids = [self.tokenize(text) for text in texts]
+        return pad_texts(ids, max(map(len, ids)), self.pad).to(self.device)
 
     def pixels(
         self, records: Sequence[Record], batch_size: int, track: Track = untracked, description: str = "encode images"

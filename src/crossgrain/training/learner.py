@@ -15,8 +15,7 @@ from crossgrain.objectives.interface import Gather, Loss, Views, alone
 class Learner(nn.Module):
     """What DDP wraps and torch.compile compiles: a batch in, the weighted sum of the objectives' losses out.
 
-    `gather` and `rank` are handed to the objectives that compare across the batches of all ranks
-    (training/distributed.py gives both).
+    `gather` is handed to the objectives that compare across the batches of all ranks (training/distributed.py).
     """
 
     def __init__(
@@ -24,18 +23,16 @@ class Learner(nn.Module):
         model: VisionLanguageModel,
         objectives: Mapping[str, Any],
         gather: Gather = alone,
-        rank: int = 0,
     ):
         super().__init__()
         self.model = model
         self.objectives = nn.ModuleDict(dict(objectives))
         self.weights: dict[str, float] = {name: objective.config.weight for name, objective in objectives.items()}
         self.gather = gather
-        self.rank = rank
 
     def forward(self, batch: Batch) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """The loss to minimise, and scalars to log: "itc/loss" (before weighting), "itm/accuracy", ..."""
-        views = Views(self.model, batch, self.gather, self.rank)
+        views = Views(self.model, batch, self.gather)
         terms: list[Tensor] = []
         logs: dict[str, Tensor] = {}
         for name, objective in self.objectives.items():
