@@ -41,6 +41,7 @@ class Stage:
     sources: tuple[Source, ...]
     lr: Annotated[float, Field(gt=0)] = 1e-4
     schedule: Schedule = Schedule()
+    objectives: tuple[str, ...] | None = None  # names of those that this stage trains on; None: all of the recipe
 
 
 @configclass
@@ -84,8 +85,11 @@ class PretrainRecipe:
         if positions < self.text.max_tokens:
             raise ValueError(f"text.max_tokens is {self.text.max_tokens}, but model.max_length is {positions}")
         for stage in self.stages:
+            chosen = names if stage.objectives is None else stage.objectives
+            if not chosen or not set(chosen) <= set(names):
+                raise ValueError(f"stage {stage.name!r} trains on {list(chosen)}: choose from {names}")
             regions = any(source.texts == "regions" for source in stage.sources)
-            if "box" in names and not regions:
+            if "box" in chosen and not regions:
                 raise ValueError(
                     f"the box objective needs a source with `texts: regions`, stage {stage.name!r} has none"
                 )
@@ -214,7 +218,15 @@ def _plan(recipe: PretrainRecipe, tokenizer: Tokenizer, world: World) -> Plan:
     score = None
     if recipe.validation is not None:
         score = _Validation(recipe, recipe.validation, tokenizer, world)
-    return Plan(ends[-1], lr_at, batches_from, lambda step: at(step)[1].name, score)
+    return Plan(
+        ends[-1],
+        lr_at,
+        batches_from,
+        stage_at=lambda step: at(step)[1].name,
+        objectives_at=lambda step: at(step)[1].objectives,
+        begins_at=lambda step: step in ends,
+        score=score,
+    )
 
 
 def _read(
@@ -231,7 +243,7 @@ def _read(
         last_step=steps.stop,
         rank=world.rank,
         world_size=world.size,
-        want_masked=any(objective_name(config) == "mlm" for config in recipe.objectives),
+        want_masked="mlm" in (stage.objectives or [objective_name(config) for config in recipe.objectives]),
         num_workers=recipe.train.num_workers,
         accumulate=recipe.train.accumulate,
     )

@@ -40,7 +40,7 @@ class Plain(VisionLanguageModel):
 
     def fuse(self, image: Tokens, text: Tokens) -> Fused:
         self.met.append((image.x[:, 0].tolist(), text.x[:, 0].tolist()))
-        return Fused(text.x, image.x, text.x[:, 0])
+        return Fused(torch.cat([text.x, image.x], dim=1), text.x.shape[1])
 
 
 class Given(Plain, DualEncoder):

@@ -73,5 +73,5 @@ def counted(trained, monkeypatch):
 
     count("encoded", "encode_image")
     count("prepared", "prepare")
-    count("fused", "read_cls")
+    count("fused", "fuse")
     return counts

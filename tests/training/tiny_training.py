@@ -48,7 +48,7 @@ class TinyModel(DualEncoder):
 
     def fuse(self, image: Tokens, text: Tokens) -> Fused:
         x = text.x + image.x
-        return Fused(x, None, x[:, 0])
+        return Fused(x, x.shape[1])
 
     def embed_image(self, image: Tokens) -> Tensor:
         return F.normalize(image.x[:, 0].float(), dim=-1)

@@ -1,7 +1,7 @@
 """What flows through a model, from a batch on the host to its targets.
 
-Shape letters: B pairs (a text with the visual concept it speaks about), I images, L text tokens, H W pixels, M hidden
-tokens, R pairs with a box target.
+Shape letters: B pairs (a text with the visual concept it speaks about), I images, N regions, F size of a region's
+feature, K region classes, L text tokens, H W pixels, M hidden tokens, R pairs with a box target.
 """
 
 from collections.abc import Callable
@@ -20,6 +20,16 @@ class Tensors:
 
     def map(self: T, function: Callable[[Tensor], Tensor]) -> T:
         """A copy with `function` applied to every tensor in it."""
+        done: dict[int, Tensor] = {}  # a tensor that stands in two places (clean and masked regions) is one copy
+
+        def once(tensor: Tensor) -> Tensor:
+            if id(tensor) not in done:
+                done[id(tensor)] = function(tensor)
+            return done[id(tensor)]
+
+        return self._mapped(once)
+
+    def _mapped(self: T, function: Callable[[Tensor], Tensor]) -> T:
         return replace(self, **{f.name: _map(getattr(self, f.name), function) for f in fields(self)})  # type: ignore[type-var]
 
     def to(self: T, device: torch.device | str) -> T:
@@ -35,7 +45,7 @@ def _map(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, Tensor):
         return function(value)
     if isinstance(value, Tensors):
-        return value.map(function)
+        return value._mapped(function)
     return {k: _map(v, function) for k, v in value.items()} if isinstance(value, dict) else value
 
 
@@ -55,13 +65,15 @@ class Pixels(Tensors):
     The whole image is the box (0, 0, 1, 1): object, region and image are one kind of thing, a visual concept (X-VLM,
     section 3.1), and an image is encoded once for all its concepts. uint8 pixels are normalised on the device by the
     image encoder; float pixels are taken as normalised already. `regions` names the rows that may speak about a part
-    (fixed by the recipe, so that shapes never change); None means that any row may.
+    (fixed by the recipe, so that shapes never change); None means that any row may. `size` is (height, width) of each
+    image in the upper left of the canvas (H, W), where images keep their shape; None where they fill it.
     """
 
     pixels: Shaped[Tensor, "I 3 H W"]
     image: Int[Tensor, " B"]
     boxes: Float[Tensor, "B 4"]
     regions: Int[Tensor, " R"] | None = None
+    size: Int[Tensor, "I 2"] | None = None
 
     def region_rows(self) -> Int[Tensor, " R"]:
         """The rows that may speak about a part of their image."""
@@ -80,11 +92,60 @@ class Pixels(Tensors):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Regions(Tensors):
+    """Regions that a detector found, as it described them.
+
+    `image` says which image each pair speaks about, -1 for a text without one. `hidden` is the masked variant's: which
+    regions the model must not see; their features still stand in `features`, and the model puts there what its paper
+    does (zeros, or a learned vector).
+    """
+
+    features: Float[Tensor, "I N F"]
+    boxes: Float[Tensor, "I N 4"]  # (x1, y1, x2, y2) in [0, 1]
+    mask: Bool[Tensor, "I N"]  # True marks a real region
+    image: Int[Tensor, " B"]
+    hidden: Bool[Tensor, "I N"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawRegions(Tensors):
+    """Images with the boxes of their regions, for models that train the backbone along (VL-BERT, Fast R-CNN).
+
+    `size` is (height, width) of each image in the upper left of the canvas; `boxes` are in units of the image, not of
+    the canvas. The pixels of `hidden` regions are set to zero before the backbone.
+    """
+
+    pixels: Shaped[Tensor, "I 3 H W"]
+    size: Int[Tensor, "I 2"]
+    boxes: Float[Tensor, "I N 4"]
+    mask: Bool[Tensor, "I N"]
+    image: Int[Tensor, " B"]
+    hidden: Bool[Tensor, "I N"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Hidden(Tensors):
     """The tokens that were hidden and what they were. M is fixed (one compiled graph); -100 fills rows with fewer."""
 
     position: Int[Tensor, "B M"]
     label: Int[Tensor, "B M"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HiddenRegions(Hidden):
+    """The regions that were chosen for masking: the detector's label of each, and where it is wanted its distribution.
+
+    Nine of ten of them are hidden, the rest is predicted in plain sight. Positions count the regions from 0.
+    """
+
+    probs: Float[Tensor, "B M K"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Matched(Tensors):
+    """Which rows have their own text, and not that of another image."""
+
+    label: Bool[Tensor, " B"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +157,7 @@ class BoxTarget(Tensors):
     valid: Bool[Tensor, " R"]  # False where the row turned out to speak about the whole image
 
 
-Image = Pixels  # detector regions join here
+Image = Pixels | Regions | RawRegions  # what a model reads of an image is said by its class (`reads`)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,11 +165,13 @@ class Batch(Tensors):
     """One batch.
 
     `image` and `text` hold the variants that the collator made: always "clean", and "masked" when an objective asked
-    for it. `targets` holds what each objective predicts, by objective name. Rows with equal `group` speak about the
-    same concept, so that none of them is a negative of another.
+    for it. `targets` holds what the objectives predict: "mlm" (Hidden), "regions" (HiddenRegions), "itm" (Matched),
+    "box" (BoxTarget). Rows with equal `group` speak about the same concept, so that none of them is a negative of
+    another. `paired` is False on rows that are text alone; None where every row has an image.
     """
 
     image: dict[str, Image]
     text: dict[str, Text]
     group: Int[Tensor, " B"]
     targets: dict[str, Any] = field(default_factory=dict)
+    paired: Bool[Tensor, " B"] | None = None

@@ -4,14 +4,16 @@ Shape letters: B pairs, L words, N image tokens, D width, E embedding size.
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from crossgrain.data.types import Image, Text
-from crossgrain.nn.transformer import take_positions
+from crossgrain.nn.transformer import Computed, LastLayer
+
+Reads = Literal["pixels", "regions", "raw_regions"]  # Pixels, Regions, RawRegions of data/types.py
 
 
 class Tokens(NamedTuple):
@@ -31,18 +33,47 @@ class Tokens(NamedTuple):
         return Tokens(self.x.index_select(0, rows), self.mask.index_select(0, rows), memory)
 
 
-class Fused(NamedTuple):
-    """A pair after its two sides have met."""
+class Fused:
+    """A pair after its two sides have met. What nobody looks at, the last layer does not compute.
 
-    text: Float[Tensor, "B L D"]
-    image: Float[Tensor, "B N D"] | None  # None where only the text attends, as in X-VLM
-    cls: Float[Tensor, "B D"]  # what the [CLS] word became
+    The sequence is the L words followed by the image's N tokens, or the words alone where only these attend (X-VLM).
+    """
+
+    def __init__(self, last: LastLayer | Float[Tensor, "B T D"], num_words: int):
+        """The last layer with its input, or the sequence as it came out of it."""
+        self._last = Computed(last) if isinstance(last, Tensor) else last
+        self._num_words = num_words
+
+    @property
+    def text(self) -> Float[Tensor, "B L D"]:
+        """What every word became."""
+        return self._last.whole()[:, : self._num_words]
+
+    @property
+    def image(self) -> Float[Tensor, "B N D"]:
+        """What every token of the image became; N is 0 where the image stays as it was encoded."""
+        return self._last.whole()[:, self._num_words :]
+
+    @property
+    def cls(self) -> Float[Tensor, "B D"]:
+        """What [CLS] became."""
+        x = self._last.x
+        return self._last.at(torch.zeros(len(x), 1, dtype=torch.long, device=x.device))[:, 0]
+
+    def words(self, at: Int[Tensor, "B M"]) -> Float[Tensor, "B M D"]:
+        """What M words of each text became."""
+        return self._last.at(at)
+
+    def image_tokens(self, at: Int[Tensor, "B M"]) -> Float[Tensor, "B M D"]:
+        """What M tokens of each image became, counted from its first."""
+        return self._last.at(at + self._num_words)
 
 
 class VisionLanguageModel(nn.Module, ABC):
     """A body without heads: what is predicted from it belongs to objectives and tasks."""
 
     dim: int  # D of `Fused`
+    reads: Reads = "pixels"  # what `encode_image` takes; a `Config` may have it too, where it depends on the recipe
 
     @property
     @abstractmethod
@@ -68,14 +99,6 @@ class VisionLanguageModel(nn.Module, ABC):
     @abstractmethod
     def fuse(self, image: Tokens, text: Tokens) -> Fused:
         """Row b of `image` meets row b of `text`."""
-
-    def read(self, image: Tokens, text: Tokens, at: Int[Tensor, "B M"]) -> Float[Tensor, "B M D"]:
-        """What M words of each text become when the two sides meet: `fuse` where only some positions are looked at."""
-        return take_positions(self.fuse(image, text).text, at)
-
-    def read_cls(self, image: Tokens, text: Tokens) -> Float[Tensor, "B D"]:
-        """What [CLS] becomes: all that matching, boxes and classifiers look at."""
-        return self.read(image, text, torch.zeros(len(text.x), 1, dtype=torch.long, device=text.x.device))[:, 0]
 
     def new_parameters(self) -> set[str]:
         """Names of the parameters that no pre-trained part covers; a recipe may give them a higher rate."""

@@ -26,7 +26,7 @@ from crossgrain.config import Choice, Count, Share, config_owner, configclass
 from crossgrain.data.types import Pixels, Text
 from crossgrain.models.interface import DualEncoder, Fused, Tokens
 from crossgrain.nn.embeddings import BertEmbedding
-from crossgrain.nn.transformer import BertLayer, initialise_bert, key_mask, run_layers
+from crossgrain.nn.transformer import BertLayer, LastLayer, initialise_bert, key_mask, run_layers
 from crossgrain.nn.vision import VISION_ENCODERS, Concepts, Swin
 
 
@@ -166,23 +166,20 @@ class XVLM(DualEncoder):
 
     def fuse(self, image: Tokens, text: Tokens) -> Fused:
         """Row k of the text attends to row k of the image; the image itself stays as it was encoded."""
-        x = self._cross(image, text, None)
-        return Fused(x, None, x[:, 0])
-
-    def read(self, image: Tokens, text: Tokens, at: Int[Tensor, "K M"]) -> Float[Tensor, "K M D"]:
-        """`fuse` at M positions: the last layer is computed for these alone."""
-        return self._cross(image, text, at)
-
-    def _cross(self, image: Tokens, text: Tokens, at: Tensor | None) -> Tensor:
         if not isinstance(image.memory, ImageMemory):
             image = self.prepare(image)
         memory: ImageMemory = image.memory
-        x, text_mask, image_mask = text.x, key_mask(text.mask), key_mask(image.mask)
-        for layer, (summaries, patches) in zip(self.cross_layers, memory.layers, strict=True):
-            seen = torch.cat([summaries.index_select(0, memory.own), patches.index_select(0, memory.row)], dim=1)
-            last = at if layer is self.cross_layers[-1] else None
-            x = run_layers([layer], x, text_mask, seen, image_mask, last, checkpoint=self.checkpointing)
-        return x
+        text_mask, image_mask = key_mask(text.mask), key_mask(image.mask)
+        contexts = [
+            torch.cat([summaries.index_select(0, memory.own), patches.index_select(0, memory.row)], dim=1)
+            for summaries, patches in memory.layers
+        ]
+        *layers, last = self.cross_layers
+        x = text.x
+        for layer, context in zip(layers, contexts, strict=False):
+            x = run_layers([layer], x, text_mask, context, image_mask, checkpoint=self.checkpointing)
+        end = LastLayer(last, x, text_mask, contexts[-1], image_mask, checkpoint=self.checkpointing)  # type: ignore[arg-type]
+        return Fused(end, x.shape[1])
 
     def embed_image(self, image: Tokens) -> Float[Tensor, "B E"]:
         """Unit vectors of the concepts, in float32."""

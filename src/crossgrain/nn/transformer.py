@@ -25,19 +25,24 @@ class SelfAttention(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "B L D"],
+        x: Float[Tensor, "B M D"],
         mask: Bool[Tensor, "B 1 1 L"] | None = None,
-        queries: Float[Tensor, "B M D"] | None = None,
-    ) -> Float[Tensor, "B _ D"]:
-        """Every position asks, or with `queries` only these vectors (positions of x) do."""
-        if queries is None:
+        memory: Float[Tensor, "B L Z"] | None = None,
+    ) -> Float[Tensor, "B M D"]:
+        """Every position asks all of them; with `memory`, some positions ask the whole sequence that it was made of."""
+        if memory is None:
             q, k, v = split_heads(self.qkv(x), 3, self.num_heads)
         else:
             dim = x.shape[-1]
-            (q,) = split_heads(F.linear(queries, self.qkv.weight[:dim], self.qkv.bias[:dim]), 1, self.num_heads)
-            k, v = split_heads(F.linear(x, self.qkv.weight[dim:], self.qkv.bias[dim:]), 2, self.num_heads)
+            (q,) = split_heads(F.linear(x, self.qkv.weight[:dim], self.qkv.bias[:dim]), 1, self.num_heads)
+            k, v = split_heads(memory, 2, self.num_heads)
         y = attend(q, k, v, mask, self.dropout if self.training else 0.0)
         return self.out(y.transpose(1, 2).flatten(2))
+
+    def memory(self, x: Float[Tensor, "B L D"]) -> Float[Tensor, "B L Z"]:
+        """Keys and values of a sequence, side by side."""
+        dim = x.shape[-1]
+        return F.linear(x, self.qkv.weight[dim:], self.qkv.bias[dim:])
 
 
 class CrossAttention(nn.Module):
@@ -131,19 +136,61 @@ class BertLayer(nn.Module):
 
     def forward(
         self,
-        x: Float[Tensor, "B L D"],
+        x: Float[Tensor, "B M D"],
         mask: Bool[Tensor, "B 1 1 L"] | None = None,
-        memory: Float[Tensor, "B K Z"] | None = None,
-        memory_mask: Bool[Tensor, "B 1 1 K"] | None = None,
-        at: Int[Tensor, "B M"] | None = None,
-    ) -> Float[Tensor, "B _ D"]:
-        """What every position becomes, or only the positions `at`, which is all that a last layer need give."""
-        seen = x if at is None else take_positions(x, at)
-        x = self.attention_norm(seen + self.dropout(self.attention(x, mask, None if at is None else seen)))
+        context: Float[Tensor, "B K Z"] | None = None,
+        context_mask: Bool[Tensor, "B 1 1 K"] | None = None,
+        memory: Float[Tensor, "B L Z"] | None = None,
+    ) -> Float[Tensor, "B M D"]:
+        """What every position of x becomes. With `memory`, x is only some positions of the sequence it was made of."""
+        x = self.attention_norm(x + self.dropout(self.attention(x, mask, memory)))
         if self.cross_attention is not None and self.cross_attention_norm is not None:
-            assert memory is not None, "a layer with cross-attention needs a context"
-            x = self.cross_attention_norm(x + self.dropout(self.cross_attention(x, memory, memory_mask)))
+            assert context is not None, "a layer with cross-attention needs a context"
+            x = self.cross_attention_norm(x + self.dropout(self.cross_attention(x, context, context_mask)))
         return self.mlp_norm(x + self.dropout(self.mlp(x)))
+
+
+class LastLayer:
+    """A layer whose input is whole and whose output is computed where somebody looks.
+
+    Objectives look at hidden words, hidden regions and [CLS]: a small part of a sequence. Keys and values are made once
+    for all who look. The layer's other inputs are `args`, as BertLayer takes them after x.
+    """
+
+    def __init__(self, layer: BertLayer, x: Float[Tensor, "B L D"], *args: Tensor | None, checkpoint: bool = False):
+        self.layer, self.x, self.args, self.checkpoint = layer, x, args, checkpoint
+        self._memory: Tensor | None = None
+        self._whole: Tensor | None = None
+
+    def at(self, positions: Int[Tensor, "B M"]) -> Float[Tensor, "B M D"]:
+        """The output at M positions of each row."""
+        if self._whole is not None:
+            return take_positions(self._whole, positions)
+        if self._memory is None:
+            self._memory = self.layer.attention.memory(self.x)
+        args = (*self.args, *[None] * (3 - len(self.args)), self._memory)
+        return run_layers([self.layer], take_positions(self.x, positions), *args, checkpoint=self.checkpoint)
+
+    def whole(self) -> Float[Tensor, "B L D"]:
+        """The output everywhere."""
+        if self._whole is None:
+            self._whole = run_layers([self.layer], self.x, *self.args, checkpoint=self.checkpoint)
+        return self._whole
+
+
+class Computed:
+    """What `LastLayer` gives, of a sequence that is there already."""
+
+    def __init__(self, x: Float[Tensor, "B L D"]):
+        self.x = x
+
+    def at(self, positions: Int[Tensor, "B M"]) -> Float[Tensor, "B M D"]:
+        """The vectors at M positions of each row."""
+        return take_positions(self.x, positions)
+
+    def whole(self) -> Float[Tensor, "B L D"]:
+        """All of them."""
+        return self.x
 
 
 def take_positions(x: Float[Tensor, "B L D"], at: Int[Tensor, "B M"]) -> Float[Tensor, "B M D"]:

@@ -35,7 +35,7 @@ class Box(nn.Module):
     def forward(self, views: Views) -> Loss:
         target = views.batch.targets["box"]
         image = views.model.whole_image(views.image(), target.rows)
-        predicted = self.boxes(views.model.read_cls(image, views.text().take(target.rows)))
+        predicted = self.boxes(views.model.fuse(image, views.text().take(target.rows)).cls)
         valid = target.valid.float()
         count = valid.sum().clamp(min=1)
         distance = F.l1_loss(centre_from_corners(predicted), centre_from_corners(target.boxes), reduction="none")

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from crossgrain.data.types import Batch
 from crossgrain.models.interface import DualEncoder, Fused, Tokens, VisionLanguageModel
-from crossgrain.nn.transformer import take_positions
 
 Variant = Literal["clean", "masked"]
 Gather = Callable[[Tensor], Tensor]  # (B, ...) of this rank -> (B * ranks, ...) of all, differentiable
@@ -60,12 +59,6 @@ class Views:
     def fused(self, image: Variant = "clean", text: Variant = "clean") -> Fused:
         """Each concept with its own text."""
         return self.once(("fused", image, text), lambda: self.model.fuse(self.image(image), self.text(text)))
-
-    def read(self, at: Int[Tensor, "B M"], image: Variant = "clean", text: Variant = "clean") -> Float[Tensor, "B M D"]:
-        """What the words at these positions become; from the whole pass where another objective has asked for it."""
-        if ("fused", image, text) in self._cache:
-            return take_positions(self.fused(image, text).text, at)
-        return self.model.read(self.image(image), self.text(text), at)
 
     def once(self, key: Any, compute: Callable[[], T]) -> T:
         """`compute()` the first time, the same result afterwards."""

@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from crossgrain.config import Share, configclass
+from crossgrain.data.types import Pixels
 from crossgrain.models.interface import DualEncoder, VisionLanguageModel
 from crossgrain.nn.transformer import mlp_head
 from crossgrain.objectives.interface import Loss, Views
@@ -52,7 +53,7 @@ class ITM(nn.Module):
         rows = torch.arange(len(text.x), device=text.x.device)
         images = image.take(torch.cat([rows, wrong_image, rows]))
         texts = text.take(torch.cat([rows, rows, wrong_text]))
-        logits = self.match(views.model.read_cls(images, texts))  # (3B, 2)
+        logits = self.match(views.model.fuse(images, texts).cls)  # (3B, 2)
         label = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
         label[: len(rows)] = 1
         accuracy = (logits.argmax(1) == label).float().mean()
@@ -63,7 +64,9 @@ class ITM(nn.Module):
         """For each text a wrong image row, and for each image a wrong text row."""
         same = same_concept(views.batch.group)
         if self.config.same_grain:
-            whole = views.batch.image["clean"].whole_rows()
+            image = views.batch.image["clean"]
+            assert isinstance(image, Pixels), "only pixels have grains"
+            whole = image.whole_rows()
             same = same | (whole[:, None] != whole[None, :])
         if self.config.negatives == "random":
             flat = torch.zeros(same.shape, device=same.device)

@@ -36,5 +36,5 @@ class MLM(nn.Module):
 
     def forward(self, views: Views) -> Loss:
         target = views.batch.targets["mlm"]
-        hidden = views.read(target.position, image=self.config.image, text="masked")
+        hidden = views.fused(self.config.image, "masked").words(target.position)
         return hidden_loss(self.logits(hidden, views.model.token_embedding.weight), target.label)

@@ -149,7 +149,7 @@ def match_pairs(
             longest = int(lengths[text[rows]].max())
             texts = Tokens(text_tokens.x[words, :longest], text_tokens.mask[words, :longest])
             with trained.autocast():
-                cls = model.read_cls(prepared.take(torch.from_numpy(image[rows] - start).to(device)), texts)
+                cls = model.fuse(prepared.take(torch.from_numpy(image[rows] - start).to(device)), texts).cls
             scores[rows] = match(cls.float())[:, 1].cpu().numpy()
     return scores
 

@@ -63,7 +63,7 @@ class Grounding(Task):
             for start in range(0, len(rows), self.config.phrases_per_batch):
                 few = slice(start, start + self.config.phrases_per_batch)
                 with trained.autocast():
-                    cls = model.read_cls(images.take(image[few]), model.encode_text(trained.texts(texts[few])))
+                    cls = model.fuse(images.take(image[few]), model.encode_text(trained.texts(texts[few]))).cls
                 parts.append(head(cls.float()).cpu().numpy())
         return np.concatenate(parts).astype(np.float64)
 

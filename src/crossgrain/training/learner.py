@@ -29,14 +29,19 @@ class Learner(nn.Module):
         self.objectives = nn.ModuleDict(dict(objectives))
         self.weights: dict[str, float] = {name: objective.config.weight for name, objective in objectives.items()}
         self.gather = gather
+        self.chosen: tuple[str, ...] = tuple(self.objectives)
+
+    def choose(self, names: tuple[str, ...] | None) -> None:
+        """Train on these objectives from now on (a stage's); None for all."""
+        self.chosen = tuple(self.objectives) if names is None else names
 
     def forward(self, batch: Batch) -> tuple[Float[Tensor, ""], dict[str, Tensor]]:
         """The loss to minimise, and scalars to log: "itc/loss" (before weighting), "itm/accuracy", ..."""
         views = Views(self.model, batch, self.gather)
         terms: list[Tensor] = []
         logs: dict[str, Tensor] = {}
-        for name, objective in self.objectives.items():
-            loss: Loss = objective(views)
+        for name in self.chosen:
+            loss: Loss = self.objectives[name](views)
             terms.append(self.weights[name] * loss.value.float())
             logs[f"{name}/loss"] = loss.value.detach()
             logs |= {f"{name}/{key}": value.detach() for key, value in loss.metrics.items()}

@@ -59,6 +59,10 @@ class Plan:
     lr_at: Callable[[int], float]
     batches_from: Callable[[int], Iterator[Updates]]
     stage_at: Callable[[int], str] = lambda step: "train"
+    # The objectives that the stage of this step trains on, by name; None for all.
+    objectives_at: Callable[[int], tuple[str, ...] | None] = lambda step: None
+    # Whether a stage begins here that takes over the weights and nothing else of the one before.
+    begins_at: Callable[[int], bool] = lambda step: False
     score: Callable[[Learner, int], float] | None = None
 
 
@@ -129,10 +133,14 @@ class _Run:
 
     def steps(self, first_step: int, log: RunLog, stop: StopSignals) -> Outcome:
         """Run to the end, or to the end of the step in which a signal asks to stop."""
-        wrapped = self.world.wrap(self.learner)
+        partial = any(self.plan.objectives_at(step) is not None for step in range(first_step, self.plan.total_steps))
+        wrapped = self.world.wrap(self.learner, some_unused=partial)
         batches = self.plan.batches_from(first_step)
         for step in range(first_step, self.plan.total_steps):
             updates = next(batches)
+            if self.plan.begins_at(step):
+                self.optimizer.state.clear()
+            self.learner.choose(self.plan.objectives_at(step))
             rate = self.plan.lr_at(step)
             set_rate(self.optimizer, rate)
             for number, micro_batches in enumerate(updates):
