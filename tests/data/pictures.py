@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from crossgrain.data.records import Record, Region
+from crossgrain.data.regions import RegionFeatures
 from crossgrain.data.text import Tokenizer, train_vocab
 
 
@@ -30,6 +31,19 @@ def record(index: int) -> Record:
             Region(box=(x, y, x + 0.4, y + 0.45), label="star", attributes=("red",), phrases=(f"star number {n}",))
             for n, (x, y) in enumerate(corners)
         ),
+    )
+
+
+def detected(seed: int, num: int, *, features: int = 6, classes: int = 5) -> RegionFeatures:
+    """What a detector might have found, the surest first; region i of an image has the scores (num - i) / num."""
+    draw = np.random.default_rng(seed)
+    low = draw.random((num, 2)) * 0.5
+    return RegionFeatures.of(
+        np.concatenate([low, low + 0.1 + 0.4 * draw.random((num, 2))], axis=1),
+        draw.normal(size=(num, features)),
+        draw.integers(0, classes, num),
+        np.arange(num, 0, -1) / max(num, 1),
+        draw.dirichlet(np.ones(classes), num) if num else np.zeros((0, classes)),
     )
 
 

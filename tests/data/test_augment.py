@@ -71,7 +71,7 @@ def test_left_and_right_change_places_in_a_text(text, flipped):
 def test_crop_and_resize_is_one_resampling_of_what_the_box_shows():
     pixels = np.zeros((40, 80, 3), np.uint8)
     pixels[:20, 40:60] = (255, 0, 0)
-    view = np.asarray(render(EncodedImage(encoded(pixels)), (0.5, 0.0, 0.75, 0.5), 16))
+    view = np.asarray(render(EncodedImage(encoded(pixels)), (0.5, 0.0, 0.75, 0.5), (16, 16)))
     assert view.shape == (16, 16, 3) and view[..., 0].min() > 230 and view[..., 1:].max() == 0
 
 
@@ -79,7 +79,7 @@ def test_a_large_jpeg_decoded_smaller_shows_the_same_crop():
     patches = np.random.default_rng(0).integers(0, 255, (6, 6, 3), dtype=np.uint8)
     smooth = np.asarray(Image.fromarray(patches).resize((900, 600)))
     files = [EncodedImage(encoded(smooth, kind)) for kind in ("JPEG", "PNG")]
-    jpeg, png = (np.asarray(render(file, (0.1, 0.2, 0.7, 0.9), 64)).astype(int) for file in files)
+    jpeg, png = (np.asarray(render(file, (0.1, 0.2, 0.7, 0.9), (64, 64))).astype(int) for file in files)
     assert np.abs(jpeg - png).mean() < 2
 
 

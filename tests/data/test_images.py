@@ -151,3 +151,24 @@ def test_the_evaluation_view_is_the_whole_image():
     view = eval_image(Record(key="a", image=encoded(LEFT_RED)), ImageConfig(size=16))
     assert view.shape == (3, 16, 16) and view.dtype == np.uint8
     assert view[0, :, :6].min() > 250 and view[0, :, -6:].max() < 5
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [((640, 480), (133, 100)), ((480, 640), (100, 133)), ((900, 100), (160, 18)), ((50, 50), (100, 100))],
+)
+def test_images_keep_their_shape_within_two_limits(size, shown):
+    config = ImageConfig(size=100, long_side=160)
+    assert config.shown_size(size) == shown
+    width, height = shown
+    picture = np.asarray(Image.fromarray(LEFT_RED).resize(size))
+    assert eval_image(Record(key="a", image=encoded(picture)), config).shape == (3, height, width)
+
+
+def test_the_canvas_follows_the_batch_or_holds_every_image():
+    sizes = [(100, 133), (160, 100)]
+    assert ImageConfig(size=100, long_side=160).canvas_size(sizes) == (192, 192)
+    assert ImageConfig(size=100, long_side=160).canvas_size(sizes[:1]) == (128, 192)
+    assert ImageConfig(size=100, long_side=160, canvas="largest").canvas_size(sizes[:1]) == (160, 160)
+    with pytest.raises(ValueError, match="long_side 90 is shorter than size 100"):
+        ImageConfig(size=100, long_side=90)

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from pictures import record, tokenizer
+from pictures import picture, record, tokenizer
 
 from crossgrain.config import UserError
 from crossgrain.data.collate import pad_texts
 from crossgrain.data.images import ImageConfig
 from crossgrain.data.loader import Source, batches
+from crossgrain.data.samples import Recipe
 from crossgrain.data.shards import Shards, ShardWriter
 from crossgrain.data.text import TextConfig, encode_text
 from crossgrain.data.types import Batch
@@ -20,13 +21,16 @@ from crossgrain.data.types import Batch
 RECORDS = [record(i) for i in range(6)]
 TOKENIZER = tokenizer(RECORDS)
 TEXT = TextConfig(vocab="", max_tokens=14)
+RECIPE = Recipe(image=ImageConfig(size=16), text=TEXT, tokenizer=TOKENIZER)
 PAIRS = Source(path="data", batch_size=4, texts_per_image=2)
 REGIONS = Source(path="data", batch_size=2, texts="regions", texts_per_image=3)
 
 
-def read(*sources: Source, first=0, last=3, records=RECORDS, num_workers=0, **options) -> list[list[list[Batch]]]:
+def read(
+    *sources: Source, first=0, last=3, records=RECORDS, num_workers=0, recipe=RECIPE, **options
+) -> list[list[list[Batch]]]:
     numbers = {"seed": 0, "first_step": first, "last_step": last, "num_workers": num_workers, **options}
-    return list(batches(sources, ImageConfig(size=16), TEXT, TOKENIZER, records=[records] * len(sources), **numbers))
+    return list(batches(sources, recipe, records=[records] * len(sources), **numbers))
 
 
 def tensors(value) -> list[torch.Tensor]:
@@ -119,9 +123,23 @@ def test_records_without_the_wanted_texts_are_passed_over():
     assert (batch.group[:3] & 0xFFFF != 0).all() or (batch.group[3:] & 0xFFFF != 0).all()
 
 
-def test_without_masking_there_is_no_masked_text():
-    (((batch,),),) = read(PAIRS, last=1, want_masked=False)
-    assert set(batch.text) == {"clean"} and set(batch.targets) == {"box"} and len(batch.targets["box"].rows) == 0
+def test_without_an_objective_that_predicts_words_none_is_hidden():
+    (((batch,),),) = read(PAIRS, last=1, recipe=replace(RECIPE, want_masked=False))
+    assert torch.equal(batch.text["masked"].ids, batch.text["clean"].ids)
+    assert set(batch.targets) == {"box"} and len(batch.targets["box"].rows) == 0
+
+
+def test_images_that_keep_their_shape_stand_in_the_upper_left_of_a_canvas():
+    turned = [replace(one, image=picture(i, (32, 40) if i % 2 else (40, 32))) for i, one in enumerate(RECORDS)]
+    for canvas, shape in (("batch", (64, 64)), ("largest", (36, 36))):
+        image = ImageConfig(size=24, long_side=36, canvas=canvas, crop_scale=(0.2, 0.5))
+        for ((batch,),) in read(PAIRS, records=turned, recipe=replace(RECIPE, image=image)):
+            pixels, size = batch.image["clean"].pixels, batch.image["clean"].size
+            assert pixels.shape == (4, 3, *shape)
+            for one, (height, width), group in zip(pixels, size.tolist(), batch.group[::2].tolist(), strict=True):
+                assert (height, width) == ((30, 24) if (group >> 16) % 2 else (24, 30))
+                inside = one[:, :height, :width]
+                assert inside[:, -1].any() and inside[:, :, -1].any() and inside.sum() == one.sum()
 
 
 def test_texts_are_padded_to_a_length_with_the_padding_id():
@@ -137,7 +155,7 @@ def test_shards_are_read_like_records(tmp_path):
     source = replace(PAIRS, path=str(tmp_path / "data"))
     assert_equal(read(PAIRS), read(source, records=Shards(tmp_path / "data", "train")))
     steps = {"seed": 0, "first_step": 0, "last_step": 3}
-    from_path = list(batches([source], ImageConfig(size=16), TEXT, TOKENIZER, num_workers=2, **steps))
+    from_path = list(batches([source], RECIPE, num_workers=2, **steps))
     assert_equal(read(PAIRS), from_path)
 
 
@@ -167,7 +185,7 @@ def test_mistakes_are_named_before_a_step_is_read(sources, options, message):
 def train_for_ever(report) -> None:
     torch.utils.data._utils.worker.MP_STATUS_CHECK_INTERVAL = 0.5  # how often torch's workers look for their parent
     steps = {"seed": 0, "first_step": 0, "last_step": 10**6}
-    running = batches([PAIRS], ImageConfig(size=16), TEXT, TOKENIZER, num_workers=2, records=[RECORDS], **steps)
+    running = batches([PAIRS], RECIPE, num_workers=2, records=[RECORDS], **steps)
     next(running)
     report.send([child.pid for child in multiprocessing.active_children()])
     time.sleep(60)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from crossgrain.data.masking import Masking, mask_tokens
+from crossgrain.data.masking import Masking, RegionMasking, mask_regions, mask_tokens
 from crossgrain.data.text import Tokenizer
 
 SIDE = json.loads((Path(__file__).parents[1] / "golden" / "xvlm" / "data_side.json").read_text())
@@ -89,3 +89,19 @@ def test_without_skip_grams_a_hidden_word_is_hidden_whole():
         ids = [TOKENIZER.cls, *([play, ing] * 3)]
         _, positions, _ = mask_tokens(ids, TOKENIZER, masking, np.random.default_rng(seed))
         assert positions in ([1, 2], [3, 4], [5, 6])
+
+
+@given(st.integers(0, 120), st.sampled_from([0.0, 0.15, 1.0]), st.integers(1, 20), st.integers(0, 2**32))
+def test_a_share_of_the_regions_is_chosen_at_least_one_where_there_is_one(num, probability, most, seed):
+    masking = RegionMasking(probability=probability, max_masked=most)
+    positions, hidden = mask_regions(num, masking, np.random.default_rng(seed))
+    assert len(positions) == len(hidden) == min(num, most, max(1, round(probability * num)))
+    assert positions == sorted(set(positions)) and all(0 <= position < num for position in positions)
+
+
+def test_9_in_10_chosen_regions_are_hidden_and_every_region_is_chosen_as_often():
+    rng = np.random.default_rng(2)
+    runs = [mask_regions(100, RegionMasking(), rng) for _ in range(1000)]
+    assert np.mean([hide for _, hidden in runs for hide in hidden]) == pytest.approx(0.9, abs=0.01)
+    counts = np.bincount([position for positions, _ in runs for position in positions], minlength=100)
+    assert counts.sum() == 15_000 and counts.min() > 100 and counts.max() < 200

@@ -156,7 +156,8 @@ def test_the_command_line_has_every_source_with_its_flags(root, tmp_path):
     line = "coco --root r --out o --captions a b --instances c --images i --karpathy k --json"
     options = parser.parse_args(line.split())
     assert len(options.captions) == 2 and options.json
-    assert {"folder", "coco", "flickr8k", "flickr30k", "visual-genome", "xvlm", "webdataset", "scenes"} == set(DATASETS)
+    pairs = {"folder", "coco", "flickr8k", "flickr30k", "conceptual-captions", "sbu", "webdataset", "features"}
+    assert pairs | {"visual-genome", "xvlm", "scenes"} == set(DATASETS)
 
 
 def test_all_broken_files_stand_in_a_folder_and_each_is_counted(shared, tmp_path):

@@ -57,8 +57,13 @@ def coloured_regions() -> Record:
     return Record(key="c", image=encoded(pixels), regions=tuple(regions))
 
 
-def test_boxes_follow_crop_and_flip():
-    for sample in samples(coloured_regions(), "regions", 3):
+@pytest.mark.parametrize("region_crop", ["around_region", "scale"])
+def test_boxes_follow_crop_and_flip(region_crop):
+    recipe = replace(RECIPE, image=replace(RECIPE.image, region_crop=region_crop, crop_scale=(0.6, 1.0)))
+    drawn = samples(coloured_regions(), "regions", 3, recipe)
+    shares = [(r.box[2] - r.box[0]) * (r.box[3] - r.box[1]) for sample in drawn for r in sample.rows if r.index]
+    assert (max(shares) > 0.09 / 0.6 + 0.01) == (region_crop == "around_region")  # a region is 0.09 of the image
+    for sample in drawn:
         for row in sample.rows:
             channel = sample.pixels[row.index - 1] > 127
             ys, xs = np.nonzero(channel)
@@ -110,3 +115,13 @@ def test_unusable_records_are_named():
         samples(replace(record(0), image=record(0).image[:-100]), "captions", 1)
     with pytest.raises(UserError, match=r"record 'record_0': none of its 1 regions has a text"):
         samples(replace(record(0), regions=(Region(box=WHOLE_IMAGE),)), "regions", 1)
+
+
+def test_images_that_keep_their_shape_are_shown_whole():
+    image = ImageConfig(size=40, long_side=60, rand_augment=None, flip=0.5)
+    for sample in samples(coloured_regions(), "regions", 3, replace(RECIPE, image=image)):
+        assert sample.pixels.shape == (3, 40, 50) and {row.index for row in sample.rows} == {1, 2, 3}
+        for row in sample.rows:
+            ys, xs = np.nonzero(sample.pixels[row.index - 1] > 127)
+            seen = np.array([xs.min() / 50, ys.min() / 40, (xs.max() + 1) / 50, (ys.max() + 1) / 40])
+            np.testing.assert_allclose(row.box, seen, atol=1.5 / 40)

@@ -1,9 +1,11 @@
 """Every layout in small, with one of each mistake that it can hold; `found` reads it in this process."""
 
+import hashlib
 import io
 import json
 import os
 import tarfile
+import zlib
 from base64 import b64encode
 from collections import Counter
 from pathlib import Path
@@ -95,8 +97,11 @@ def test_a_folder_may_name_its_splits(tmp_path, name):
 @pytest.mark.parametrize("source", [name for name, source in DATASETS.items() if source.has_root])
 def test_missing_annotations_are_named_with_the_paths_looked_for(tmp_path, source):
     put(tmp_path, "images/a.jpg")
+    needed = {flag.name: tmp_path / "gone" for flag in DATASETS[source].flags if flag.required}
+    if "format" in needed:
+        needed["format"] = "lxmert"
     with pytest.raises(UserError, match=f"looked for {tmp_path}"):
-        found(source, tmp_path)
+        found(source, tmp_path, **needed)
 
 
 def coco_files(root):
@@ -320,3 +325,98 @@ def test_hostile_image_names_are_dropped(tmp_path, name):
         records, drops = found(source, tmp_path)
         assert list(records) == ["a"]
         assert [drop.where for drop in drops] == ["captions.jsonl:1"]
+
+
+URLS = [f"http://x.org/{i}/photo.jpg?size=1" for i in range(4)]
+TSV = "".join(f"caption {i}\t{url}\n" for i, url in enumerate(URLS))
+
+
+def crc(url):
+    return str(zlib.crc32(url.encode()))
+
+
+NAMES = {
+    "crc": [crc(url) for url in URLS],
+    "row and crc": [f"{i}_{crc(url)}.jpg" for i, url in enumerate(URLS)],
+    "eight digits": [f"{i:08d}.jpg" for i in range(4)],
+    "img2dataset": [f"00000/{i:09d}.png" for i in range(4)],
+    "number": [f"{i}.webp" for i in range(4)],
+    "md5": [hashlib.md5(url.encode()).hexdigest() + ".jpeg" for url in URLS],
+}
+
+
+@pytest.mark.parametrize("rule", NAMES)
+@pytest.mark.parametrize("folder", ["training", "images", "."])
+def test_conceptual_captions_finds_images_as_downloaders_name_them(tmp_path, rule, folder):
+    put(tmp_path / folder, *NAMES[rule][:3])
+    (tmp_path / "Train_GCC-training.tsv").write_text(TSV + "no url\n \thttp://x\n")
+    records, drops = found("conceptual-captions", tmp_path)
+    assert {key: (r.captions, r.split, r.image) for key, r in records.items()} == {
+        f"train_0000000{i}": ((f"caption {i}",), "train", jpeg(shade=i)) for i in range(3)
+    }
+    assert records["train_00000001"].extra == {"source": "Train_GCC-training.tsv:2", "url": URLS[1]}
+    assert reasons(drops) == {"image missing": 1, "malformed line": 1, "empty caption": 1}
+
+
+def test_row_numbers_mean_nothing_where_two_tables_share_a_folder(tmp_path):
+    (tmp_path / "Train_GCC-training.tsv").write_text(f"caption\turl\n{TSV}")
+    (tmp_path / "Validation_GCC-1.1.0-Validation.tsv").write_text(TSV.replace("x.org", "y.org"))
+    put(tmp_path / "images", "00000000.jpg")
+    put(tmp_path / "val_image", "00000001.jpg")
+    put(tmp_path / "images", crc(URLS[2]))
+    records, drops = found("conceptual-captions", tmp_path)
+    assert {key: (r.captions, r.split) for key, r in records.items()} == {
+        "train_00000002": (("caption 2",), "train"),
+        "val_00000001": (("caption 1",), "val"),
+    }
+    assert reasons(drops) == {"image missing": 6}
+    assert list(found("conceptual-captions", tmp_path, split="val")[0]) == ["val_00000001"]
+
+
+def test_the_rules_that_find_the_first_images_are_taken_for_the_rest(tmp_path, monkeypatch):
+    monkeypatch.setattr("crossgrain.data.sets.conceptual_captions._SURE", 2)
+    put(tmp_path, *NAMES["crc"][:2], NAMES["eight digits"][2], NAMES["crc"][3])
+    (tmp_path / "cc.tsv").write_text(TSV)
+    records, drops = found("conceptual-captions", tmp_path, split="train")
+    assert list(records) == ["cc_00000000", "cc_00000001", "cc_00000003"]
+    assert [drop.where for drop in drops] == ["cc.tsv:3"]
+
+
+def test_a_table_of_captions_and_paths_gives_one_record_an_image(tmp_path):
+    put(tmp_path / "pictures", "a.jpg", "b.jpg")
+    (tmp_path / "mine.tsv").write_text("caption\tpath\none\ta.jpg\ntwo\tb.jpg\nthree\ta.jpg\nfour\nfive\t../mine.tsv\n")
+    records, drops = found("conceptual-captions", tmp_path, captions=[Path("mine.tsv")], images=Path("pictures"))
+    assert {key: record.captions for key, record in records.items()} == {"a": ("one", "three"), "b": ("two",)}
+    assert reasons(drops) == {"malformed line": 1, "image path leaves its folder": 1}
+
+
+SBU_URLS = [
+    "http://static.flickr.com/1/11_a.jpg",
+    "http://static.flickr.com/2/22%20b.jpg?x=1",
+    "http://gone/33.jpg",
+    "http://[x",
+]
+
+
+@pytest.mark.parametrize("form", ["text", "JSON", "JSON with captions first"])
+def test_sbu_reads_both_forms(tmp_path, form):
+    put(tmp_path / "images", "11_a.jpg", "22 b.jpg")
+    texts = ["one", "two", "three", "four", "five"]
+    if form == "text":
+        (tmp_path / "SBU_captioned_photo_dataset_urls.txt").write_text("\n".join(SBU_URLS))
+        (tmp_path / "SBU_captioned_photo_dataset_captions.txt").write_text("\n".join(texts) + "\n")
+    else:
+        lists = {"image_urls": SBU_URLS, "user_ids": ["u"] * 4, "captions": texts}
+        ordered = dict(sorted(lists.items())) if form.endswith("first") else lists
+        (tmp_path / "sbu-captions-all.json").write_text(json.dumps(ordered))
+    records, drops = found("sbu", tmp_path)
+    assert {key: record.captions for key, record in records.items()} == {"11_a": ("one",), "22_b": ("two",)}
+    assert records["11_a"].extra["url"] == SBU_URLS[0]
+    assert reasons(drops) == {"image missing": 1, "malformed image name": 1, "malformed entry": 1}
+
+
+def test_sbu_names_the_file_of_urls_that_is_missing(tmp_path):
+    put(tmp_path, "a.jpg")
+    (tmp_path / "SBU_captioned_photo_dataset_captions.txt").write_text("one\n")
+    with pytest.raises(UserError, match=r"no URLs beside .*looked for .*SBU_captioned_photo_dataset_urls.txt"):
+        found("sbu", tmp_path)

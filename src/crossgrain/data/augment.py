@@ -79,13 +79,13 @@ def swap_directions(text: str) -> str:
     return _DIRECTION.sub(other, text)
 
 
-def render(image: EncodedImage, crop: Box, size: int) -> Image.Image:
-    """The crop of the image, as a square of `size` pixels (bicubic)."""
+def render(image: EncodedImage, crop: Box, size: tuple[int, int]) -> Image.Image:
+    """The crop of the image in `size` (width, height) pixels (bicubic)."""
     share = min(crop[2] - crop[0], crop[3] - crop[1])
-    decoded = image.decode(at_least=math.ceil(size / share))
+    decoded = image.decode(at_least=math.ceil(min(size) / share))
     w, h = decoded.size
     box = (crop[0] * w, crop[1] * h, crop[2] * w, crop[3] * h)
-    return decoded.resize((size, size), Image.Resampling.BICUBIC, box=box)
+    return decoded.resize(size, Image.Resampling.BICUBIC, box=box)
 
 
 # The colour operations of X-VLM's RandAugment on images with boxes (dataset/__init__.py, `box_transform`); its list for

@@ -11,7 +11,7 @@ import logging
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -45,6 +45,7 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _SWAPS_SIDES = (5, 6, 7, 8)
+_CANVAS_STEP = 64  # pixels; the coarsest stride of the image encoders
 
 
 @configclass
@@ -52,7 +53,16 @@ class ImageConfig:
     """What becomes of an image on its way into a batch."""
 
     size: int = 224  # pixels a side of the square that the model sees
+    # With it images keep their shape: the shorter side has `size` pixels, unless the longer would have more than
+    # these. The whole image is seen then, and nothing is cropped. None: squares.
+    long_side: int | None = None
+    # Where images keep their shape: they stand in the upper left of a canvas as large as the batch needs (in steps of
+    # 64 pixels), or as the largest possible image, so that all batches have one shape.
+    canvas: Literal["batch", "largest"] = "batch"
     crop_scale: tuple[float, float] = (0.2, 1.0)  # share of the area that a random crop keeps
+    # What is cropped where regions are learnt. "around_region": anything that holds one of them, as the original does;
+    # "scale": what is cropped where captions are, so that a region keeps its size and its place in the whole.
+    region_crop: Literal["around_region", "scale"] = "around_region"
     flip: float = 0.5  # probability
     rand_augment: tuple[int, int] | None = (2, 7)  # number of colour operations and their strength, 0 to 10
     left_right: Literal["swap_words", "keep_image", "ignore"] = "swap_words"  # when a flipped image's text says "left"
@@ -63,10 +73,28 @@ class ImageConfig:
             raise ValueError(f"crop_scale must be 0 < low <= high <= 1, not {self.crop_scale}")
         if self.size < 8:
             raise ValueError(f"size must be at least 8 pixels, not {self.size}")
+        if self.long_side is not None and self.long_side < self.size:
+            raise ValueError(f"long_side {self.long_side} is shorter than size {self.size}, the shorter side")
         if not 0 <= self.flip <= 1:
             raise ValueError(f"flip is a probability between 0 and 1, not {self.flip}")
         if self.rand_augment and not (self.rand_augment[0] >= 0 and 0 <= self.rand_augment[1] <= 10):
             raise ValueError(f"rand_augment is (operations, strength from 0 to 10), not {self.rand_augment}")
+
+    def shown_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(width, height) that an image of this (width, height) has for the model."""
+        if self.long_side is None:
+            return self.size, self.size
+        scale = min(self.size / min(size), self.long_side / max(size))
+        return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+    def canvas_size(self, sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+        """(height, width) of the canvas of a batch whose images have these sizes (height, width)."""
+        if self.long_side is None:
+            return self.size, self.size
+        if self.canvas == "largest":
+            return self.long_side, self.long_side
+        height, width = (-(-max(sides) // _CANVAS_STEP) * _CANVAS_STEP for sides in zip(*sizes, strict=True))
+        return height, width
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,9 +214,10 @@ def open_image(data: bytes | Path, *, at_least: int | None = None, limits: Limit
 
 
 def eval_image(record: Record, config: ImageConfig) -> np.ndarray:
-    """The whole image, only its size changed (bicubic): uint8 (3, size, size)."""
-    image = open_image(record.image, at_least=2 * config.size)
-    image = image.resize((config.size, config.size), Image.Resampling.BICUBIC)
+    """The whole image, only its size changed (bicubic): uint8 (3, height, width), square unless it keeps its shape."""
+    encoded = EncodedImage(record.image)
+    size = config.shown_size(encoded.size)
+    image = encoded.decode(at_least=2 * min(size)).resize(size, Image.Resampling.BICUBIC)
     return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
 
 

@@ -15,17 +15,17 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from crossgrain.config import UserError, configclass
+from crossgrain.config import Share, UserError, configclass
 from crossgrain.data.collate import Origin, collate
-from crossgrain.data.images import ImageConfig
+from crossgrain.data.corpus import Corpus
+from crossgrain.data.pairs import OtherCaptions, RegionTexts, with_region_texts, with_wrong_captions
 from crossgrain.data.records import Record
 from crossgrain.data.sampler import Ranks, StepSampler, coin
-from crossgrain.data.samples import Recipe, Texts, make_sample
+from crossgrain.data.samples import Recipe, Sample, Texts, make_sample, make_text_sample
 from crossgrain.data.shards import Shards
-from crossgrain.data.text import TextConfig, Tokenizer
 from crossgrain.data.types import Batch
 
-_SAMPLE = 3  # what the random stream of a sample is for (see sampler.py)
+_SAMPLE, _WRONG = 3, 5  # what the random streams of a sample, and of its wrong captions, are for (see sampler.py)
 _MAX_WORKERS = 8
 
 
@@ -33,19 +33,27 @@ _MAX_WORKERS = 8
 class Source:
     """One data set's share of every batch."""
 
-    path: str  # a folder that `crossgrain prepare` wrote
-    split: str = "train"
-    texts: Texts = "captions"  # "regions": regions and objects with their boxes, and one caption as the whole image
+    path: str  # a folder that `crossgrain prepare` wrote; for a corpus a text file, or a folder of them
+    split: str = "train"  # a corpus has none
+    # "regions": regions and objects with their boxes, and one caption as the whole image; "corpus": text without images
+    texts: Texts = "captions"
     batch_size: int  # images a step, over all ranks
     texts_per_image: int = 1
     extra_step: float | None = None  # not part of every step, but with this probability an update of its own before it
+    # For studies: the share of its images that have another's captions and pass for pairs, as on the web; and which
+    # texts of regions are left.
+    wrong_captions: Share = 0.0
+    region_texts: RegionTexts = "all"
+
+
+Data = Sequence[Record] | Corpus
 
 
 class _Opened(NamedTuple):
     """A source with its records. Sources of one data set share `dataset`, so that their groups meet."""
 
     config: Source
-    records: Sequence[Record]
+    records: Data
     usable: np.ndarray  # numbers of the records that have what `texts` asks for
     dataset: int
 
@@ -72,9 +80,7 @@ def default_workers(world_size: int = 1) -> int:
 
 def batches(
     sources: Sequence[Source],
-    image: ImageConfig,
-    text: TextConfig,
-    tokenizer: Tokenizer,
+    recipe: Recipe,
     *,
     seed: int,
     first_step: int,
@@ -83,8 +89,7 @@ def batches(
     rank: int = 0,
     world_size: int = 1,
     accumulate: int = 1,
-    want_masked: bool = True,
-    records: Sequence[Sequence[Record]] | None = None,
+    records: Sequence[Data] | None = None,
 ) -> Iterator[list[list[Batch]]]:
     """What steps `first_step` to `last_step` - 1 train on: for each a list of updates of `accumulate` micro-batches.
 
@@ -95,31 +100,37 @@ def batches(
     """
     if not any(source.extra_step is None for source in sources):
         raise UserError("no source is part of every step: name one without extra_step")
+    if not any(source.extra_step is None and source.texts != "corpus" for source in sources):
+        raise UserError("no source with images is part of every step: a corpus is read beside pairs")
     ranks = Ranks(rank=rank, world_size=world_size, accumulate=accumulate)
-    opened = _open(sources, records, ranks)
+    opened = _open(sources, records, ranks, recipe)
     plan = _Plan(opened, ranks, seed, range(first_step, last_step))
-    recipe = Recipe(image=image, text=text, tokenizer=tokenizer, want_masked=want_masked)
     num_workers = default_workers(world_size) if num_workers is None else num_workers
     return _run(plan, _MicroBatches(opened, recipe, seed), num_workers)
 
 
-def _run(plan: "_Plan", dataset: "_MicroBatches", num_workers: int) -> Iterator[list[list[Batch]]]:
+def in_workers(dataset: Dataset, sampler: Iterable[Any], num_workers: int) -> Iterator[Any]:
+    """`dataset[item]` for every item of `sampler`, in order, made in worker processes (0: in this one)."""
     with warnings.catch_warnings():
         # The workers use PIL, numpy and tokenizers, whose threads a fork does not leave half-way; and a number of
         # workers that somebody chose is theirs to choose.
         warnings.filterwarnings("ignore", message=".*fork", category=DeprecationWarning)
         warnings.filterwarnings("ignore", message="This DataLoader will create")
-        loader = iter(
+        return iter(
             DataLoader(
                 dataset,
                 batch_size=None,
-                sampler=plan,  # yields what a whole micro-batch reads: a worker makes all of it
+                sampler=sampler,  # an item is what a whole micro-batch reads: a worker makes all of it
                 num_workers=num_workers,
                 collate_fn=_as_it_is,
                 pin_memory=torch.cuda.is_available(),
                 worker_init_fn=_start_worker,
             )
         )
+
+
+def _run(plan: "_Plan", dataset: "_MicroBatches", num_workers: int) -> Iterator[list[list[Batch]]]:
+    loader = in_workers(dataset, plan, num_workers)
     for step in plan.steps:
         yield [[_result(next(loader)) for _ in range(plan.ranks.accumulate)] for _ in plan.updates(step)]
 
@@ -141,26 +152,42 @@ def _start_worker(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def _open(sources: Sequence[Source], records: Sequence[Sequence[Record]] | None, ranks: Ranks) -> list[_Opened]:
+def _open(sources: Sequence[Source], records: Sequence[Data] | None, ranks: Ranks, recipe: Recipe) -> list[_Opened]:
     names = [(source.path, source.split) for source in sources]
     opened = []
     for index, source in enumerate(sources):
-        data = records[index] if records is not None else Shards(source.path, source.split)
+        data = records[index] if records is not None else _open_data(source, recipe)
         usable = np.flatnonzero(_has_texts(data, source.texts))
-        where = f"{source.path}, split {source.split!r}"
+        where = _where(source)
         if not len(usable):
             raise UserError(f"{where}: no record has {source.texts}")
         if source.texts_per_image < 1:
             raise UserError(f"{where}: texts_per_image must be at least 1, not {source.texts_per_image}")
+        if source.texts == "corpus" and (source.extra_step is not None or source.texts_per_image > 1):
+            raise UserError(f"{where}: a corpus has no extra_step, and texts_per_image 1")
+        if _takes_others(source, recipe) and len(usable) < 2:
+            raise UserError(f"{where}: one record alone has no other's caption to take (pairs.swapped)")
         ranks.check(source.batch_size, len(usable), where)
         opened.append(_Opened(source, data, usable, names.index(names[index])))
     return opened
 
 
-def _has_texts(records: Sequence[Record], texts: Texts) -> np.ndarray:
-    if isinstance(records, Shards):
-        return records.column(f"num_{texts}") > 0
-    return np.array([bool(record.captions if texts == "captions" else record.regions) for record in records])
+def _where(source: Source) -> str:
+    return source.path if source.texts == "corpus" else f"{source.path}, split {source.split!r}"
+
+
+def _open_data(source: Source, recipe: Recipe) -> Data:
+    if source.texts == "corpus":
+        return Corpus(source.path)
+    return Shards(source.path, source.split, regions=recipe.reads != "pixels", images=recipe.reads != "regions")
+
+
+def _has_texts(data: Data, texts: Texts) -> np.ndarray:
+    if isinstance(data, Corpus):
+        return np.ones(len(data), dtype=np.bool_)
+    if isinstance(data, Shards):
+        return data.column(f"num_{texts}") > 0
+    return np.array([bool(record.captions if texts == "captions" else record.regions) for record in data])
 
 
 @dataclass(frozen=True)
@@ -197,7 +224,8 @@ class _MicroBatches(Dataset):
     """Reads, decodes and collates what the plan asks for. Runs in the workers."""
 
     def __init__(self, opened: list[_Opened], recipe: Recipe, seed: int):
-        self.opened = [o._replace(usable=o.usable[:0]) for o in opened]  # the plan has them; they need not travel
+        # Which records are usable is the plan's to know, and needs to travel only where captions are another's.
+        self.opened = [o if _takes_others(o.config, recipe) else o._replace(usable=o.usable[:0]) for o in opened]
         self.recipe = recipe
         self.seed = seed
 
@@ -210,9 +238,36 @@ class _MicroBatches(Dataset):
     def _read(self, slices: Iterable[_Slice]) -> Batch:
         samples, origins = [], []
         for source, positions, numbers in slices:
-            config, records, _, dataset = self.opened[source]
+            opened = self.opened[source]
             for position, number in zip(positions.tolist(), numbers.tolist(), strict=True):
                 rng = np.random.default_rng([self.seed, _SAMPLE, source, position])
-                samples.append(make_sample(records[number], config.texts, config.texts_per_image, self.recipe, rng))
-                origins.append(Origin(dataset, number, config.texts == "regions"))
-        return collate(samples, origins, self.recipe.text, self.recipe.tokenizer.pad)
+                samples.append(self._sample(opened, number, rng))
+                origins.append(Origin(opened.dataset, number, opened.config.texts == "regions"))
+        return collate(samples, origins, self.recipe)
+
+    def _sample(self, opened: _Opened, number: int, rng: np.random.Generator) -> Sample:
+        config, records, recipe = opened.config, opened.records, self.recipe
+        if isinstance(records, Corpus):
+            return make_text_sample(records.piece(number, recipe.tokenizer, recipe.text, rng), recipe, rng)
+        record = with_region_texts(records[number], config.region_texts)
+        others = _other_captions(records, opened.usable, number) if _takes_others(config, recipe) else None
+        if others is not None and config.wrong_captions:  # the same ones in every step, whoever reads them
+            record = with_wrong_captions(record, config.wrong_captions, others, [self.seed, _WRONG, number])
+        swapped = others if recipe.pairs.swapped else None
+        return make_sample(record, config.texts, config.texts_per_image, recipe, rng, swapped)
+
+
+def _takes_others(source: Source, recipe: Recipe) -> bool:
+    """Whether records of the source may be seen with the captions of others."""
+    return source.texts != "corpus" and bool(recipe.pairs.swapped or source.wrong_captions)
+
+
+def _other_captions(records: Sequence[Record], usable: np.ndarray, number: int) -> OtherCaptions:
+    """Draws the captions of another usable record than this one, each with the same probability."""
+
+    def draw(rng: np.random.Generator) -> Sequence[str]:
+        place = np.searchsorted(usable, number) + rng.integers(1, len(usable))
+        other = int(usable[place % len(usable)])
+        return (records.texts(other) if isinstance(records, Shards) else records[other]).captions
+
+    return draw

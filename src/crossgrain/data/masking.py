@@ -1,8 +1,9 @@
-"""Hide words of a text for masked language modelling.
+"""Hide words of a text for masked language modelling, and regions of an image.
 
-The drawing is X-VLM's (dataset/pretrain_dataset.py:57-127), equal in distribution: positions are visited in random
-order, each alone or as the start of a run of two or three tokens, widened to whole words, until enough tokens are
-covered; what is beyond the wanted number is given back at random. With `whole_words` and skip-grams off it is BERT's.
+The drawing of words is X-VLM's (dataset/pretrain_dataset.py:57-127), equal in distribution: positions are visited in
+random order, each alone or as the start of a run of two or three tokens, widened to whole words, until enough tokens
+are covered; what is beyond the wanted number is given back at random. With `whole_words` and skip-grams off it is
+BERT's.
 """
 
 from typing import TYPE_CHECKING
@@ -33,6 +34,33 @@ class Masking:
             raise ValueError(f"probabilities must be between 0 and 1, and mask + random at most 1, not {shares}")
         if self.max_masked < 1 or not 1 <= self.skip_gram_sizes[0] <= self.skip_gram_sizes[1]:
             raise ValueError("max_masked must be at least 1, and skip_gram_sizes ascend from at least 1")
+
+
+@configclass
+class RegionMasking:
+    """How many of an image's regions are predicted, and how many of these the model must not see."""
+
+    probability: float = 0.15  # share of the regions that are chosen, at least one
+    hide: float = 0.9  # share of the chosen that are hidden; the rest is predicted in plain sight
+    max_masked: int = 15
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.probability <= 1 and 0 <= self.hide <= 1):
+            raise ValueError(f"probabilities must be between 0 and 1, not {(self.probability, self.hide)}")
+        if self.max_masked < 1:
+            raise ValueError(f"max_masked must be at least 1, not {self.max_masked}")
+
+
+def mask_regions(num_regions: int, masking: RegionMasking, rng: np.random.Generator) -> tuple[list[int], list[bool]]:
+    """Choose some of an image's regions: their positions in ascending order, and which of these are hidden.
+
+    The number is fixed as for words: 1 to `max_masked`, and none only where the image has no region. The published
+    systems throw a coin for each region instead (VL-BERT conceptual_captions.py:319-349, UNITER data/mrm.py:15-21),
+    which gives the same number on average.
+    """
+    wanted = min(masking.max_masked, num_regions, max(1, round(masking.probability * num_regions)))
+    positions = sorted(rng.choice(num_regions, wanted, replace=False).tolist()) if wanted else []
+    return positions, (rng.random(wanted) < masking.hide).tolist()
 
 
 def mask_tokens(

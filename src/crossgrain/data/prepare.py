@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from crossgrain.config import UserError
+from crossgrain.data.drops import Drops
 from crossgrain.data.intake import Checked, check, place
 from crossgrain.data.pool import ordered_map
+from crossgrain.data.progress import progress_bar
 from crossgrain.data.records import Dropped, Item, Record
 from crossgrain.data.sets import DATASETS
 from crossgrain.data.sets.arguments import VOCAB_SIZE
@@ -33,7 +34,7 @@ _REGION = "region: "  # opens the reasons that cost a region and not its image
 
 
 @dataclass
-class Report:
+class Report(Drops):
     """What became of a data set; `validation.json` holds it."""
 
     source: str
@@ -42,8 +43,7 @@ class Report:
     captions: int = 0
     regions: int = 0
     vocabulary: int = 0  # words, 0 without
-    dropped: Counter[str] = field(default_factory=Counter)
-    first_dropped: dict[str, dict[str, str]] = field(default_factory=dict)  # by reason: {where, detail}
+    notes: list[str] = field(default_factory=list)  # of what the source did behind the shards, for people
 
     def keep(self, record: Record) -> None:
         """Count a record that went into a shard."""
@@ -51,13 +51,6 @@ class Report:
         self.kept_by_split[record.split] += 1
         self.captions += len(record.captions)
         self.regions += len(record.regions)
-
-    def drop(self, dropped: Dropped) -> None:
-        """Count a drop; the first of each reason is kept whole."""
-        self.dropped[dropped.reason] += 1
-        if dropped.reason not in self.first_dropped:
-            where, detail = (_printable(text) for text in (dropped.where, dropped.detail))
-            self.first_dropped[dropped.reason] = {"where": where, "detail": detail}
 
     @property
     def num_dropped(self) -> int:
@@ -72,8 +65,9 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """The report as plain JSON values, the same for the same data."""
         values = asdict(self)
+        del values["notes"]
         values["kept_by_split"] = dict(sorted(self.kept_by_split.items()))
-        values["dropped"] = dict(sorted(self.dropped.items(), key=lambda item: (-item[1], item[0])))
+        values["dropped"] = self.sorted_drops()
         counts = {"num_dropped": self.num_dropped, "num_dropped_regions": self.num_dropped_regions}
         return {**values, **counts}
 
@@ -82,12 +76,7 @@ class Report:
         splits = ", ".join(f"{split} {count:,}" for split, count in sorted(self.kept_by_split.items()))
         kept = f"kept {self.kept:,} ({splits}) with {self.captions:,} captions and {self.regions:,} regions"
         regions = f", and {self.num_dropped_regions:,} regions" if self.num_dropped_regions else ""
-        lines = [kept, f"dropped {self.num_dropped:,}{regions}"]
-        for reason, count in self.to_json()["dropped"].items():
-            first = self.first_dropped[reason]
-            detail = f" ({first['detail']})" if first["detail"] else ""
-            lines.append(f"  {count:,} x {reason}; first at {first['where']}{detail}")
-        return lines
+        return [kept, f"dropped {self.num_dropped:,}{regions}", *self.drop_lines(), *self.notes]
 
 
 def prepare_arguments(arguments: argparse.Namespace, console: Console) -> Report:
@@ -149,7 +138,7 @@ def prepare(
     report = Report(source=source)
     with ShardWriter(out, records_per_shard, source={"name": source, **plain}, overwrite=overwrite) as writer:
         texts = writer.folder / "texts"
-        with texts.open("w", encoding="utf-8") as said, _progress(console) as progress, ExitStack() as stack:
+        with texts.open("w", encoding="utf-8") as said, progress_bar(console) as progress, ExitStack() as stack:
             bar = progress.add_task(f"prepare {source}", total=total(), rate="")
             taken: set[int] = set()
             results = stack.enter_context(closing(_checked(items, num_workers)))
@@ -169,6 +158,7 @@ def prepare(
         report.vocabulary = _write_vocab(texts, writer.folder / VOCAB, vocab_size, vocab)
         texts.unlink()
         (writer.folder / REPORT).write_text(json.dumps(report.to_json(), indent=1) + "\n", encoding="utf-8")
+    report.notes = chosen.finish(out, root, flags)
     return report
 
 
@@ -208,19 +198,6 @@ def _total(items: Iterable[Item], size: int, limit: int | None) -> int | None:
     return min(known, default=None)
 
 
-def _progress(console: Console | None) -> Progress:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=console, disable=console is None)
-
-
 def _texts(record: Record) -> Iterator[str]:
     return chain(record.captions, *(region.texts() for region in record.regions))
 
@@ -245,8 +222,3 @@ def _nothing_kept(source: str, root: Path | None, split: str | None, report: Rep
     where = f" in {root}" if root else ""
     asked = f" for split {split!r}" if split else ""
     return f"prepare {source}: nothing to keep{where}{asked}" + (f" (dropped: {reasons})" if reasons else "")
-
-
-def _printable(text: str, length: int = 240) -> str:
-    shown = "".join(c if c.isprintable() else "?" for c in text)
-    return shown if len(shown) <= length else f"{shown[: length - 3]}..."

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from crossgrain.data.regions import RegionFeatures
+
 Box = tuple[float, float, float, float]  # (x1, y1, x2, y2) in [0, 1], x1 < x2, y1 < y2
 WHOLE_IMAGE: Box = (0.0, 0.0, 1.0, 1.0)
 
@@ -35,7 +37,8 @@ class Record:
     """One image with its texts.
 
     `image` is the encoded file (bytes), or the path that it is read from before it enters a shard. `extra` holds plain
-    JSON values that tasks read (questions, pairs, expressions, provenance) under a key per task.
+    JSON values that tasks read (questions, pairs, expressions, provenance) under a key per task. `detected` is what a
+    detector found in the image, where one has been over the data and the reader asks for it; it has its own files.
     """
 
     key: str  # unique in the data set; letters, digits, "_" and "-" only
@@ -44,6 +47,7 @@ class Record:
     regions: tuple[Region, ...] = ()
     split: str = "train"
     extra: Mapping[str, Any] = field(default_factory=dict)
+    detected: RegionFeatures | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
     000000.tar       KEY.jpg, KEY.json, KEY.jpg, ... in the WebDataset convention, the same bytes for the same records
     000000.parquet   one row a record: key, split, byte offsets, sizes of image and texts
+    000000.regions.* what a detector found in them, once there is any (see `regions.py`)
     manifest.json    format, source, records by split, shards with their SHA-256; a folder without it is unfinished
 
 All splits live together; `split` is a column. No torch; pyarrow is imported when a file is read or written.
@@ -9,24 +10,23 @@ All splits live together; `split` is a column. No torch; pyarrow is imported whe
 
 import hashlib
 import json
-import os
-import re
 import shutil
-import tarfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any, overload
+from typing import Any, overload
 
 import numpy as np
 
 from crossgrain.config import UserError
+from crossgrain.data.manifest import FORMAT_VERSION, MANIFEST, read_manifest, shard_names
 from crossgrain.data.records import Record, record_from_json, record_to_json
+from crossgrain.data.regions import REGIONS_TAR, RegionFeatures, has_regions, read_positions, region_files
+from crossgrain.data.tars import TarWriter, read_columns, read_member, write_table
 
-FORMAT_VERSION = 1
-MANIFEST = "manifest.json"
+_AGAIN = "crossgrain prepare"
 _WORK = ".partial"  # everything is written here and renamed into the data set's folder when it is whole
-_SHARD_NAME = re.compile(r"\d{6,}")
 _COLUMNS = {  # what a sidecar says of each record, with its Arrow type
     "key": "string",
     "split": "string",
@@ -68,8 +68,7 @@ class ShardWriter:
         self._shards: list[dict[str, Any]] = []
         self._rows: list[dict[str, Any]] = []
         self._counts: Counter[str] = Counter()
-        self._tar: IO[bytes] | None = None
-        self._digest = hashlib.sha256()
+        self._tar: TarWriter | None = None
 
     def __enter__(self) -> "ShardWriter":
         _make_free(self.path, self.overwrite)
@@ -91,16 +90,15 @@ class ShardWriter:
         """Append one record, whose `image` is the encoded file's bytes; `extension` names its format ("jpg", "png")."""
         assert isinstance(record.image, bytes)
         if self._tar is None:
-            self._tar = (self.folder / f"{self._shard_name()}.tar").open("wb")
-            self._digest = hashlib.sha256()
+            self._tar = TarWriter(self.folder / f"{self._shard_name()}.tar")
         texts = json.dumps(record_to_json(record), ensure_ascii=True, separators=(",", ":")).encode()
         row = {
             "key": record.key,
             "split": record.split,
             "image_extension": extension,
-            "image_offset": self._member(f"{record.key}.{extension}", record.image),
+            "image_offset": self._tar.add(f"{record.key}.{extension}", record.image),
             "image_size": len(record.image),
-            "json_offset": self._member(f"{record.key}.json", texts),
+            "json_offset": self._tar.add(f"{record.key}.json", texts),
             "json_size": len(texts),
             "width": width,
             "height": height,
@@ -116,35 +114,13 @@ class ShardWriter:
     def _shard_name(self) -> str:
         return f"{len(self._shards):06d}"
 
-    def _append(self, data: bytes) -> None:
-        assert self._tar is not None
-        self._tar.write(data)
-        self._digest.update(data)
-
-    def _member(self, name: str, data: bytes) -> int:
-        """Append one file to the tar, with a header that depends on nothing but name and size; where its data begin."""
-        assert self._tar is not None
-        header = tarfile.TarInfo(name)  # mtime, uid and gid 0, mode 0644, no names: TarInfo's own defaults
-        header.size = len(data)
-        self._append(header.tobuf(tarfile.PAX_FORMAT))
-        offset = self._tar.tell()
-        self._append(data + bytes(-len(data) % tarfile.BLOCKSIZE))
-        return offset
-
     def _end_shard(self) -> None:
-        import pyarrow
-        import pyarrow.parquet
-
         assert self._tar is not None
-        end = self._tar.tell() + 2 * tarfile.BLOCKSIZE
-        self._append(bytes(2 * tarfile.BLOCKSIZE + -end % tarfile.RECORDSIZE))
-        self._tar.close()
+        sha256 = self._tar.finish()
         self._tar = None
         name = self._shard_name()
-        schema = pyarrow.schema([(column, getattr(pyarrow, kind)()) for column, kind in _COLUMNS.items()])
-        table = pyarrow.Table.from_pylist(self._rows, schema=schema)
-        pyarrow.parquet.write_table(table, self.folder / f"{name}.parquet", compression="zstd")
-        self._shards.append({"name": name, "records": len(self._rows), "sha256": self._digest.hexdigest()})
+        write_table(self.folder / f"{name}.parquet", _COLUMNS, self._rows)
+        self._shards.append({"name": name, "records": len(self._rows), "sha256": sha256})
         self._rows = []
 
     def _finish(self) -> None:
@@ -180,8 +156,8 @@ def _make_free(path: Path, overwrite: bool) -> None:
 
 
 def _shard_files(folder: Path) -> list[str]:
-    names = [shard["name"] for shard in read_manifest(folder)["shards"]]
-    return [name + suffix for name in names for suffix in (".tar", ".parquet")]
+    names = shard_names(read_manifest(folder))
+    return [*(name + suffix for name in names for suffix in (".tar", ".parquet")), *region_files(names)]
 
 
 def _remove_data(path: Path) -> None:
@@ -192,35 +168,22 @@ def _remove_data(path: Path) -> None:
         (path / name).unlink(missing_ok=True)
 
 
-def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of a finished data set; UserError where there is none or it is of another format."""
-    file = path / MANIFEST
-    if not file.is_file():
-        raise UserError(f"no data set in {path}: it has no {MANIFEST} (`crossgrain prepare` makes one)")
-    try:
-        manifest = json.loads(file.read_text(encoding="utf-8"))
-        version, shards = manifest["format_version"], manifest["shards"]
-        named = all(_SHARD_NAME.fullmatch(shard["name"]) for shard in shards)
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{file} is no manifest of a data set: {error}") from None
-    if version != FORMAT_VERSION or not named:
-        raise UserError(f"{file} has format version {version!r}; this version of crossgrain reads {FORMAT_VERSION}")
-    return manifest
-
-
 class Shards(Sequence[Record]):
     """The records of a data set, or of one split of it, by number; `shards[i].image` is the encoded file's bytes.
 
     The index is a few numpy arrays, whatever the number of records; an access opens the tar, reads image and texts at
-    once and closes it, so that an object may be pickled, forked and used by threads. UserError if the folder holds no
-    data set or `split` is none of its splits.
+    once and closes it, so that an object may be pickled, forked and used by threads. With `regions`, records come with
+    what a detector found in them (`detected`, None where it was not asked); without `images` their own files are not
+    read, and `image` is empty. UserError if the folder holds no data set, `split` is none of its splits, or regions are
+    wanted and not all there.
     """
 
-    def __init__(self, path: Path | str, split: str | None = None):
+    def __init__(self, path: Path | str, split: str | None = None, regions: bool = False, images: bool = True):
         self.path = Path(path)
+        self._images = images
         self.split = split
         self.manifest = read_manifest(self.path)
-        self._names = [shard["name"] for shard in self.manifest["shards"]]
+        self._names = shard_names(self.manifest)
         self._lengths = [shard["records"] for shard in self.manifest["shards"]]
         splits = self.split_names()
         if split is not None and split not in splits:
@@ -231,6 +194,12 @@ class Shards(Sequence[Record]):
         self._chosen = slice(None) if split is None else np.flatnonzero(chosen == split)
         self._shard = np.repeat(np.arange(len(self._names), dtype=np.int32), self._lengths)[self._chosen]
         self._position = np.stack([column[self._chosen] for column in position], axis=1)
+        lengths = dict(zip(self._names, self._lengths, strict=True))
+        self._regions = read_positions(self.path, lengths)[self._chosen] if regions else None
+
+    def has_regions(self) -> bool:
+        """Whether a detector has been over the whole data set, so that `regions=True` gives what it found."""
+        return has_regions(self.path)
 
     def split_names(self) -> dict[str, int]:
         """The splits of the whole data set, with their numbers of records."""
@@ -252,8 +221,8 @@ class Shards(Sequence[Record]):
     def __getitem__(self, index: int | slice) -> Record | list[Record]:
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
-        image, texts = self._read(index)
-        return record_from_json(json.loads(texts), image)
+        image, texts = self._read(index, self._images)
+        return replace(record_from_json(json.loads(texts), image), detected=self._detected(index))
 
     def texts(self, index: int) -> Record:
         """The record without its image (empty bytes): what is needed to list captions, at a fraction of the reading."""
@@ -265,30 +234,22 @@ class Shards(Sequence[Record]):
     def _read(self, index: int, image: bool = True) -> tuple[bytes, bytes]:
         image_offset, image_size, json_offset, json_size = (int(v) for v in self._position[index])
         start = image_offset if image else json_offset
-        file = self.path / f"{self._names[self._shard[index]]}.tar"
-        handle = os.open(file, os.O_RDONLY)
-        try:
-            data = os.pread(handle, json_offset + json_size - start, start)
-        finally:
-            os.close(handle)
-        if len(data) != json_offset + json_size - start:
-            raise UserError(f"{file} is shorter than its index says: run `crossgrain prepare` again")
+        data = read_member(self._file(index, ".tar"), start, json_offset + json_size - start, _AGAIN)
         return data[: image_size if image else 0], data[json_offset - start :]
 
-    def _read_columns(self, *names: str) -> list[np.ndarray]:
-        """Columns over all shards. Text becomes fixed-width numpy strings: no Python object per record remains."""
-        import pyarrow.parquet
+    def _detected(self, index: int) -> RegionFeatures | None:
+        offset, size = (-1, 0) if self._regions is None else (int(v) for v in self._regions[index])
+        if offset < 0:
+            return None
+        file = self._file(index, REGIONS_TAR)
+        try:
+            return RegionFeatures.from_bytes(read_member(file, offset, size, "crossgrain detect"))
+        except ValueError as error:
+            raise UserError(f"{file}, byte {offset}: {error}") from None
 
-        parts: list[list[np.ndarray]] = [[] for _ in names]
-        for shard, length in zip(self._names, self._lengths, strict=True):
-            file = self.path / f"{shard}.parquet"
-            if not file.is_file():
-                raise UserError(f"{file} is missing: run `crossgrain prepare` again")
-            with pyarrow.parquet.ParquetFile(file) as sidecar:  # read_table is three times slower on small files
-                table = sidecar.read(list(names), use_threads=False)
-            if len(table) != length:
-                raise UserError(f"{file} has {len(table)} records and the manifest says {length}")
-            for name, part in zip(names, parts, strict=True):
-                values = table[name].to_numpy()
-                part.append(values.astype("U") if _COLUMNS[name] == "string" else values)
-        return [np.concatenate(part) for part in parts]
+    def _file(self, index: int, suffix: str) -> Path:
+        return self.path / f"{self._names[self._shard[index]]}{suffix}"
+
+    def _read_columns(self, *names: str) -> list[np.ndarray]:
+        files = {self.path / f"{name}.parquet": rows for name, rows in zip(self._names, self._lengths, strict=True)}
+        return read_columns(files, {name: _COLUMNS[name] for name in names}, _AGAIN)

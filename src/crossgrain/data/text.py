@@ -115,7 +115,7 @@ class Tokenizer:
         self.pad, self.unk, self.cls, self.sep, self.mask = (vocab[token] for token in SPECIAL_TOKENS)
         self._continuation = [token.startswith(_CONTINUATION) for token in tokens]
         self._wordpiece = _wordpiece(models.WordPiece(vocab, unk_token="[UNK]", max_input_chars_per_word=100))
-        self._pieces = lru_cache(_CACHED_TEXTS)(self._split)
+        self._pieces = lru_cache(_CACHED_TEXTS)(self.split)
 
     @staticmethod
     def load(source: str | Path) -> "Tokenizer":
@@ -157,7 +157,8 @@ class Tokenizer:
         hidden = (self.pad, self.cls, self.sep)
         return " ".join(self.tokens[i] for i in ids if i not in hidden).replace(f" {_CONTINUATION}", "")
 
-    def _split(self, text: str) -> tuple[int, ...]:
+    def split(self, text: str) -> tuple[int, ...]:
+        """The ids of all pieces of a text and nothing else; unlike `encode`, it does not remember the text."""
         return tuple(self._wordpiece.encode(text, add_special_tokens=False).ids)
 
 

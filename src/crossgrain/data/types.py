@@ -164,10 +164,11 @@ Image = Pixels | Regions | RawRegions  # what a model reads of an image is said 
 class Batch(Tensors):
     """One batch.
 
-    `image` and `text` hold the variants that the collator made: always "clean", and "masked" when an objective asked
-    for it. `targets` holds what the objectives predict: "mlm" (Hidden), "regions" (HiddenRegions), "itm" (Matched),
-    "box" (BoxTarget). Rows with equal `group` speak about the same concept, so that none of them is a negative of
-    another. `paired` is False on rows that are text alone; None where every row has an image.
+    `image` and `text` hold the variants that the collator made: "clean", and "masked", which is the clean one where
+    nothing of it is to be predicted. `targets` holds what the objectives predict: "mlm" (Hidden), "regions"
+    (HiddenRegions), "itm" (Matched), "box" (BoxTarget). Rows with equal `group` speak about the same concept, so that
+    none of them is a negative of another. `paired` is False on rows that are text alone; None where every row has an
+    image.
     """
 
     image: dict[str, Image]

@@ -1,12 +1,10 @@
 """Readers of data sets in their official layouts, one file each; `DATASETS` is the table of them."""
 
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from crossgrain.data.records import Item
 
 
 @dataclass(frozen=True)
@@ -29,10 +27,15 @@ class Source:
     help: str
     flags: tuple[Flag, ...] = ()
     has_root: bool = True
+    finishes: bool = False  # its module has `finish(out, root, **flags) -> list[str]`, called behind the shards
 
-    def reader(self) -> Callable[..., Iterable[Item]]:
-        """`read(root, *, split, **flags)` of the source's module, imported now."""
+    def reader(self) -> Callable[..., Iterable[Any]]:
+        """`read(root, *, split, **flags)` of the source's module, imported now; it gives items (`records.Item`)."""
         return importlib.import_module(f"{__name__}.{self.module}").read
+
+    def finish(self, out: Path, root: Path | None, flags: Mapping[str, Any]) -> list[str]:
+        """What the source adds to the finished shards in `out`; lines about it for people."""
+        return importlib.import_module(f"{__name__}.{self.module}").finish(out, root, **flags) if self.finishes else []
 
 
 _CAPTIONS = "file of captions, in place of the one under --root"
@@ -68,6 +71,26 @@ DATASETS: dict[str, Source] = {
         "xvlm",
         "JSON lines of X-VLM's pre-training: captions, or regions with captions",
         (Flag("captions", "the file or files of JSON lines, in place of all under --root", many=True), _IMAGES),
+    ),
+    "conceptual-captions": Source(
+        "conceptual_captions",
+        "Conceptual Captions: the official caption<tab>url TSV, or a TSV of caption<tab>path",
+        (Flag("captions", f"{_CAPTIONS} (several: train and validation)", many=True), _IMAGES),
+    ),
+    "sbu": Source(
+        "sbu",
+        "SBU captioned photos: the pair of text files, or the JSON of image_urls and captions",
+        (Flag("captions", "the JSON, or the file of captions, in place of the one under --root"), _IMAGES),
+    ),
+    "features": Source(
+        "features",
+        "region features without their images: a feature file and a table of captions",
+        (
+            Flag("file", "the feature file or folder", required=True),
+            Flag("format", "bottom_up, lxmert, uniter_npz, uniter_lmdb or vlbert", str, required=True),
+            Flag("captions", "CSV, TSV or JSON lines with image_id and caption", required=True),
+        ),
+        finishes=True,
     ),
     "webdataset": Source(
         "webdataset", "tars as img2dataset writes them: KEY.jpg, KEY.txt, KEY.json (a folder, a tar or a glob)"

@@ -17,14 +17,19 @@ from crossgrain.data.sets.pictures import Caption, CaptionedImages, ImageFolders
 def read(root: Path, *, split: str | None = None) -> Iterable[Item]:
     """The images of the folder, each with all its captions."""
     file = first_file(root, ("captions.csv", "captions.tsv", "captions.jsonl"), "captions")
-    captions = _json_lines(file) if file.suffix == ".jsonl" else table_captions(file)
-    return CaptionedImages(captions, ImageFolders.under(root, ("", "images")), Splits(split))
+    return CaptionedImages(file_captions(file), ImageFolders.under(root, ("", "images")), Splits(split))
+
+
+def file_captions(file: Path) -> Iterator[Caption | Dropped]:
+    """The captions of a CSV, TSV or JSON lines file."""
+    return _json_lines(file) if file.suffix == ".jsonl" else table_captions(file)
 
 
 def table_captions(file: Path) -> Iterator[Caption | Dropped]:
-    """The rows of a CSV or TSV file with columns `image` and `caption`, and `split` where it has one."""
+    """The rows of a CSV or TSV file with columns `image` (or `image_id`), `caption`, and `split` where it has one."""
     rows = read_table(file, "\t") if file.suffix == ".tsv" else read_table(file, ",")
     header = [name.strip().lower() for name in next(rows, (0, None))[1] or []]
+    header = ["image" if name == "image_id" and "image" not in header else name for name in header]
     if "image" not in header or "caption" not in header:
         raise UserError(f"{file}, line 1: columns are {', '.join(header) or 'none'}; needs image and caption")
     for line, row in rows:

@@ -27,6 +27,7 @@ Members = dict[str, tuple[int, int]]  # extension -> (first byte in the tar, siz
 def read(root: Path, *, split: str | None = None) -> Iterable[Item]:
     """The samples of the tars: `root` is a folder of them, one of them, or a pattern like `data/{a glob}.tar`."""
     tars = sorted(root.rglob("*.tar")) if root.is_dir() else [Path(name) for name in sorted(glob(str(root)))]  # noqa: PTH207
+    tars = [tar for tar in tars if not tar.name.endswith(".regions.tar")]  # what a detector found, in our own shards
     if not tars:
         raise UserError(f"no tars: looked for {root}/**/*.tar" if root.is_dir() else f"no tars: looked for {root}")
     return _samples(tars, Splits(split))
