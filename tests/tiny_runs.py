@@ -2,8 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from crossgrain.config import load_recipe, save_recipe
 from crossgrain.data.prepare import prepare
+from crossgrain.data.regions import RegionFeatures, finish_regions, open_regions, write_region_shard
+from crossgrain.data.shards import Shards
 from crossgrain.recipes import PretrainRecipe
 
 RECIPE = """
@@ -34,6 +38,31 @@ validation: {{steps: 2}}
 evaluation: {{tasks: [{{type: retrieval, k: 4}}, {{type: grounding}}]}}
 """
 
+STAGED = """
+title: ImageBERT in miniature, in two stages
+model: {{type: imagebert, dim: 16, depth: 2, num_heads: 2, mlp_dim: 32, max_length: 32, feature_dim: 6}}
+objectives:
+  - {{type: mlm, image: masked}}
+  - {{type: region_class, num_classes: 5}}
+  - {{type: region_feature}}
+  - {{type: itm, negatives: swapped, image: masked, text: masked}}
+text: {{vocab: {data}/vocab.txt, max_tokens: 20, end_token: true}}
+regions: {{max_regions: 4}}
+stages:
+  - name: alone
+    objectives: [mlm, region_class, region_feature]
+    steps: 4
+    lr: 1e-3
+    sources: [{{path: {data}, batch_size: 4}}]
+  - name: pairs
+    pairs: {{swapped: 0.5, masked_side: one}}
+    steps: 4
+    lr: 5e-4
+    sources: [{{path: {data}, batch_size: 6}}]
+optimizer: {{new_parameters_factor: 1.0}}
+train: {{precision: float32, log_every: 1, save_every: 2, keep: 9, num_workers: 0, tensorboard: false}}
+"""
+
 
 def draw_scenes(folder: Path, size: int = 64) -> Path:
     """Shards of train, val, test and unseen scenes of 64 pixels, with a vocabulary."""
@@ -42,8 +71,29 @@ def draw_scenes(folder: Path, size: int = 64) -> Path:
     return folder
 
 
-def write_recipe(path: Path, data: Path, *overrides: str) -> Path:
-    """The tiny recipe on `data`."""
-    path.write_text(RECIPE.format(data=data), encoding="utf-8")
+def invent_regions(data: Path) -> Path:
+    """One to five regions for every image, of 5 classes and with 6 features, drawn and not detected."""
+    stamp = {"detector": "dice", "weights": "random:0", "num_classes": 5, "feature_size": 6}
+    open_regions(data, stamp)
+    records = Shards(data)
+    for shard in records.manifest["shards"]:
+        generator = np.random.default_rng(int(shard["name"]))
+        keys = records.column("key")[: shard["records"]]
+        write_region_shard(data, shard["name"], [(str(key), _invented(generator)) for key in keys])
+    finish_regions(data)
+    return data
+
+
+def _invented(generator: np.random.Generator) -> RegionFeatures:
+    count = int(generator.integers(1, 6))
+    corners = generator.uniform(0, 0.5, (count, 2))
+    boxes = np.concatenate([corners, corners + generator.uniform(0.1, 0.5, (count, 2))], axis=1)
+    probs = generator.dirichlet(np.ones(5), count)
+    return RegionFeatures.of(boxes, generator.normal(size=(count, 6)), probs.argmax(1), probs.max(1), probs)
+
+
+def write_recipe(path: Path, data: Path, *overrides: str, recipe: str = RECIPE) -> Path:
+    """A tiny recipe on `data`."""
+    path.write_text(recipe.format(data=data), encoding="utf-8")
     save_recipe(load_recipe(PretrainRecipe, path, overrides), path)
     return path

@@ -1,10 +1,12 @@
-"""Parameter groups: who is decayed, and who learns faster."""
+"""Parameter groups: who is decayed, who learns faster, and who is trained by SGD."""
 
 import pytest
 import torch
-from tiny_training import make_learner
+from tiny_training import make_batch, make_learner
 
-from crossgrain.training.optimizer import OptimizerConfig, build_optimizer, set_rate
+from crossgrain.config import UserError
+from crossgrain.training import checkpoint
+from crossgrain.training.optimizer import OptimizerConfig, SGDPart, build_optimizer, set_rate
 
 
 def groups(**config) -> dict[str, tuple[float, float]]:
@@ -42,3 +44,81 @@ def test_the_rate_is_absolute_and_each_group_has_its_factor():
     assert moved["model.words.weight"] == pytest.approx(1e-3, rel=1e-2)  # Adam's first step is the rate itself
     assert moved["model.image_projection.weight"] == pytest.approx(2e-3, rel=1e-2)
     assert moved["model.idle"] == 0
+
+
+BESIDE_SGD = OptimizerConfig(sgd_parts=(SGDPart(prefix="image_projection.", factor=100.0),))
+
+
+def steps(learner, optimizer, numbers):
+    for number in numbers:
+        torch.manual_seed(number)
+        learner(make_batch(number))[0].backward()
+        set_rate(optimizer, 1e-3 / (1 + number))
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def test_the_named_part_is_trained_by_sgd_and_the_rest_by_adamw():
+    """As by torch's two optimizers, one beside the other; a milestone moves both rates."""
+    learner, twin = make_learner(), make_learner()
+    optimizer = build_optimizer(learner, BESIDE_SGD)
+    part = list(twin.model.image_projection.parameters())
+    sgd = torch.optim.SGD(part, lr=0.0, momentum=0.9, weight_decay=5e-4)
+    adamw = build_optimizer(twin, OptimizerConfig())
+    for number, rate in enumerate((1e-3, 1e-3, 1e-4)):
+        for one in (learner, twin):
+            torch.manual_seed(number)
+            one(make_batch(number))[0].backward()
+        set_rate(optimizer, rate)
+        set_rate(adamw, rate)
+        sgd.param_groups[0]["lr"] = 100 * rate
+        optimizer.step()
+        sgd.step()
+        for parameter in part:
+            parameter.grad = None
+        adamw.step()
+        optimizer.zero_grad()
+        adamw.zero_grad()
+        assert all(p.grad is None for p in learner.parameters())
+    for (name, ours), (_, theirs) in zip(learner.named_parameters(), twin.named_parameters(), strict=True):
+        assert torch.equal(ours, theirs), name
+    kinds = {name: set(optimizer.state[p]) for name, p in learner.named_parameters() if p.requires_grad}
+    assert kinds.pop("model.image_projection.weight") == kinds.pop("model.image_projection.bias") == {"momentum_buffer"}
+    assert all(kind == {"step", "exp_avg", "exp_avg_sq"} for kind in kinds.values())
+    assert groups(sgd_parts=BESIDE_SGD.sgd_parts)["model.image_projection.bias"] == (100.0, 5e-4)
+
+
+def test_both_go_on_from_a_checkpoint_bit_for_bit(tmp_path):
+    unbroken = make_learner()
+    steps(unbroken, build_optimizer(unbroken, BESIDE_SGD), range(6))
+    learner = make_learner()
+    optimizer = build_optimizer(learner, BESIDE_SGD)
+    steps(learner, optimizer, range(3))
+    state = checkpoint.State(step=3, stage="train", precision="float32", world_size=1, versions={})
+    saved = checkpoint.save(tmp_path, learner, optimizer, state, {}, keep=1)
+    again = make_learner()
+    fresh = build_optimizer(again, BESIDE_SGD)
+    checkpoint.restore(saved, again, fresh)
+    steps(again, fresh, range(3, 6))
+    for (name, ours), (_, theirs) in zip(again.named_parameters(), unbroken.named_parameters(), strict=True):
+        assert torch.equal(ours, theirs), name
+
+
+def test_a_new_stage_forgets_the_moments_of_both():
+    learner = make_learner()
+    optimizer = build_optimizer(learner, BESIDE_SGD)
+    steps(learner, optimizer, range(2))
+    twin = make_learner()
+    twin.load_state_dict(learner.state_dict())
+    optimizer.state.clear()
+    steps(learner, optimizer, [2])
+    steps(twin, build_optimizer(twin, BESIDE_SGD), [2])
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(learner.parameters(), twin.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("prefixes", [("cnn.",), ("image_projection.", "image_projection.weight")])
+def test_a_part_without_parameters_is_refused(prefixes):
+    parts = tuple(SGDPart(prefix=prefix) for prefix in prefixes)
+    told = rf"starts with '{prefixes[-1]}': there are temperature, words, image_projection, norm$"
+    with pytest.raises(UserError, match=told):
+        build_optimizer(make_learner(), OptimizerConfig(sgd_parts=parts))

@@ -11,6 +11,7 @@ from tiny_training import TinyRecipe, make_learner, train_tiny
 
 from crossgrain.training import checkpoint
 from crossgrain.training.log import read_log
+from crossgrain.training.optimizer import OptimizerConfig, SGDPart
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -28,19 +29,25 @@ def test_a_run_killed_at_every_dangerous_moment_ends_bit_identical_to_an_unbroke
     assert [line["loss"] for line in lines] == [line["loss"] for line in expected]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_signal_finishes_the_step_saves_and_can_be_continued(tmp_path, number):
+BESIDE_SGD = TinyRecipe(optimizer=OptimizerConfig(sgd_parts=(SGDPart(prefix="image_projection.", factor=3.0),)))
+
+
+@pytest.mark.parametrize(("number", "recipe"), [(signal.SIGTERM, TinyRecipe()), (signal.SIGINT, BESIDE_SGD)])
+def test_a_stop_signal_finishes_the_step_saves_and_can_be_continued(tmp_path, number, recipe):
+    def begins(step: int) -> bool:
+        return step == 3
+
     def rate(step: int) -> float:
         if step == 4 and not (tmp_path / "a" / "checkpoints" / "step_00000005").exists():
             os.kill(os.getpid(), number)
         return 1e-2 / (1 + step)
 
     before = signal.getsignal(number)
-    stopped = train_tiny(tmp_path / "a", TinyRecipe(), lr_at=rate)
+    stopped = train_tiny(tmp_path / "a", recipe, lr_at=rate, begins_at=begins)
     assert (stopped.status, stopped.step, stopped.checkpoint.name) == ("stopped", 5, "step_00000005")
     assert signal.getsignal(number) is before
-    assert train_tiny(tmp_path / "a", TinyRecipe(), lr_at=rate).status == "finished"
-    unbroken = train_tiny(tmp_path / "b", TinyRecipe())
+    assert train_tiny(tmp_path / "a", recipe, lr_at=rate, begins_at=begins).status == "finished"
+    unbroken = train_tiny(tmp_path / "b", recipe, begins_at=begins)
     a, b = (make_learner(), make_learner())
     checkpoint.restore(tmp_path / "a" / "checkpoints" / "step_00000010", a)
     checkpoint.restore(unbroken.checkpoint, b)

@@ -4,16 +4,17 @@ Shape letters: B pairs, L words, N image tokens, D width, E embedding size.
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from crossgrain.config import config_owner
+from crossgrain.data.pairs import Reads
 from crossgrain.data.types import Image, Text
-from crossgrain.nn.transformer import Computed, LastLayer
-
-Reads = Literal["pixels", "regions", "raw_regions"]  # Pixels, Regions, RawRegions of data/types.py
+from crossgrain.nn.lengths import Last
+from crossgrain.nn.transformer import Computed
 
 
 class Tokens(NamedTuple):
@@ -39,7 +40,7 @@ class Fused:
     The sequence is the L words followed by the image's N tokens, or the words alone where only these attend (X-VLM).
     """
 
-    def __init__(self, last: LastLayer | Float[Tensor, "B T D"], num_words: int):
+    def __init__(self, last: Last | Float[Tensor, "B T D"], num_words: int):
         """The last layer with its input, or the sequence as it came out of it."""
         self._last = Computed(last) if isinstance(last, Tensor) else last
         self._num_words = num_words
@@ -57,8 +58,8 @@ class Fused:
     @property
     def cls(self) -> Float[Tensor, "B D"]:
         """What [CLS] became."""
-        x = self._last.x
-        return self._last.at(torch.zeros(len(x), 1, dtype=torch.long, device=x.device))[:, 0]
+        rows, device = self._last.place
+        return self._last.at(torch.zeros(rows, 1, dtype=torch.long, device=device))[:, 0]
 
     def words(self, at: Int[Tensor, "B M"]) -> Float[Tensor, "B M D"]:
         """What M words of each text became."""
@@ -73,7 +74,9 @@ class VisionLanguageModel(nn.Module, ABC):
     """A body without heads: what is predicted from it belongs to objectives and tasks."""
 
     dim: int  # D of `Fused`
-    reads: Reads = "pixels"  # what `encode_image` takes; a `Config` may have it too, where it depends on the recipe
+    # These two a `Config` may have as well, where they depend on the recipe.
+    reads: Reads = "pixels"  # what `encode_image` takes
+    whole_image_first: bool | None = None  # whether region 0 has to be the whole image; None: as you like
 
     @property
     @abstractmethod
@@ -117,3 +120,8 @@ class DualEncoder(VisionLanguageModel):
     @abstractmethod
     def embed_text(self, text: Tokens) -> Float[Tensor, "B E"]:
         """Unit vectors."""
+
+
+def declared(config: Any, name: str) -> Any:
+    """What the model of this config says of itself (`reads`, `whole_image_first`), before it is built."""
+    return getattr(config, name) if hasattr(config, name) else getattr(config_owner(config), name)

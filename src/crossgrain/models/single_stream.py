@@ -3,12 +3,44 @@
 Shape letters: B pairs, L words, N image tokens, T = L + N (and what a model appends), D width.
 """
 
+from dataclasses import replace
+from functools import partial
+from typing import Annotated
+
 import torch
 from jaxtyping import Bool, Float, Int
+from pydantic import Field
 from torch import Tensor, nn
 
-from crossgrain.models.interface import Fused, Tokens
-from crossgrain.nn.transformer import BertLayer, LastLayer, key_mask, run_layers
+from crossgrain.config import Count, Share, configclass
+from crossgrain.data.types import Text
+from crossgrain.models.interface import Fused, Tokens, VisionLanguageModel
+from crossgrain.nn.embeddings import BertEmbedding
+from crossgrain.nn.transformer import BertLayer, LastLayer, initialise_bert, key_mask, run_layers
+
+
+@configclass
+class StreamConfig:
+    """What the Config of every model of this kind has: the size of its BERT and where the first weights come from."""
+
+    dim: Count = 768
+    depth: Count = 12
+    num_heads: Count = 12
+    mlp_dim: Count = 3072
+    vocab_size: Count | None = None  # None: as many as the vocabulary of the recipe has
+    max_length: Count = 512  # positions that texts have
+    dropout: Share = 0.1
+    attention_dropout: Share = 0.1
+    initializer_range: Annotated[float, Field(gt=0)] = 0.02  # standard deviation of the first weights of linear layers
+    bert: str | None = None  # initialise words and layers from a BERT folder, file or hub name
+
+    def __post_init__(self) -> None:
+        if self.dim % self.num_heads:
+            raise ValueError(f"dim {self.dim} is not a multiple of num_heads {self.num_heads}")
+
+    def from_scratch(self) -> "StreamConfig":
+        """The same architecture without published weights to read, for a checkpoint that brings its own."""
+        return replace(self, bert=None)
 
 
 class SingleStream(nn.Module):
@@ -39,3 +71,49 @@ def rows_of_images(x: Tensor, mask: Tensor, image: Int[Tensor, " B"]) -> Tokens:
 def joined(text: Tokens, image: Tokens) -> tuple[Float[Tensor, "B T D"], Bool[Tensor, "B T"]]:
     """Words and image tokens as one sequence, with its mask."""
     return torch.cat([text.x, image.x], dim=1), torch.cat([text.mask, image.mask], dim=1)
+
+
+class StreamModel(VisionLanguageModel):
+    """Text embedding and layers of a single-stream model; how the image becomes tokens is each model's own.
+
+    Give parameters their first values with `initialise`, once all parts are there.
+    """
+
+    def __init__(self, config: StreamConfig, *, num_segments: int = 2):
+        super().__init__()
+        c = config
+        if c.vocab_size is None:
+            raise ValueError("vocab_size is not set: give the number of words of the vocabulary")
+        self.dim = c.dim
+        self.text_embedding = BertEmbedding(
+            c.dim, vocab_size=c.vocab_size, max_length=c.max_length, num_segments=num_segments, dropout=c.dropout
+        )
+        self.stream = SingleStream(
+            c.dim, c.depth, c.num_heads, c.mlp_dim, dropout=c.dropout, attention_dropout=c.attention_dropout
+        )
+
+    def initialise(self, config: StreamConfig, *others: nn.Module) -> None:
+        """BERT's initialisation of the words, the layers and `others`; then BERT's own weights where `bert` says so."""
+        for part in (self.text_embedding, self.stream, *others):
+            part.apply(partial(initialise_bert, std=config.initializer_range))
+        if config.bert is not None:
+            from crossgrain.models.bert import load_bert
+
+            load_bert(config.bert, self.text_embedding, list(self.stream.layers))
+
+    @property
+    def token_embedding(self) -> nn.Embedding:
+        """The words' vectors."""
+        return self.text_embedding.token
+
+    def enable_activation_checkpointing(self) -> None:
+        """Keep only the inputs of layers in memory and compute the rest again in the backward pass."""
+        self.stream.checkpointing = True
+
+    def encode_text(self, text: Text) -> Tokens:
+        """The words' embeddings: (B, L, D)."""
+        return Tokens(self.text_embedding(text), text.mask)
+
+    def fuse(self, image: Tokens, text: Tokens) -> Fused:
+        """One pass over the words and the tokens of the image."""
+        return self.stream(*joined(text, image), text.x.shape[1])

@@ -26,6 +26,7 @@ from crossgrain.config import Choice, Count, Share, config_owner, configclass
 from crossgrain.data.types import Pixels, Text
 from crossgrain.models.interface import DualEncoder, Fused, Tokens
 from crossgrain.nn.embeddings import BertEmbedding
+from crossgrain.nn.lengths import Grouped, Last, groups_by_length, run_by_length
 from crossgrain.nn.transformer import BertLayer, LastLayer, initialise_bert, key_mask, run_layers
 from crossgrain.nn.vision import VISION_ENCODERS, Concepts, Swin
 
@@ -142,8 +143,11 @@ class XVLM(DualEncoder):
 
     def encode_text(self, text: Text) -> Tokens:
         """The words in their own context: (B, L, D)."""
-        x = self.text_embedding(text)
-        return Tokens(run_layers(self.text_layers, x, key_mask(text.mask), checkpoint=self.checkpointing), text.mask)
+
+        def run(x: Tensor, mask: Tensor) -> Tensor:
+            return run_layers(self.text_layers, x, key_mask(mask), checkpoint=self.checkpointing)
+
+        return Tokens(run_by_length(self.text_embedding(text), text.mask, run), text.mask)
 
     def prepare(self, image: Tokens) -> Tokens:
         """Project each image, and each concept's summary, to keys and values once for every layer."""
@@ -168,6 +172,17 @@ class XVLM(DualEncoder):
         """Row k of the text attends to row k of the image; the image itself stays as it was encoded."""
         if not isinstance(image.memory, ImageMemory):
             image = self.prepare(image)
+        groups = groups_by_length(text.mask)
+        if groups is None:
+            return Fused(self._meet(image, text), text.x.shape[1])
+        lasts: list[Last] = []
+        for rows, length in groups:
+            few = text.take(rows)
+            lasts.append(self._meet(image.take(rows), Tokens(few.x[:, :length], few.mask[:, :length])))
+        return Fused(Grouped(lasts, groups, text.x.shape[1]), text.x.shape[1])
+
+    def _meet(self, image: Tokens, text: Tokens) -> LastLayer:
+        """All cross layers but the last, which waits for who looks at it."""
         memory: ImageMemory = image.memory
         text_mask, image_mask = key_mask(text.mask), key_mask(image.mask)
         contexts = [
@@ -178,8 +193,7 @@ class XVLM(DualEncoder):
         x = text.x
         for layer, context in zip(layers, contexts, strict=False):
             x = run_layers([layer], x, text_mask, context, image_mask, checkpoint=self.checkpointing)
-        end = LastLayer(last, x, text_mask, contexts[-1], image_mask, checkpoint=self.checkpointing)  # type: ignore[arg-type]
-        return Fused(end, x.shape[1])
+        return LastLayer(last, x, text_mask, contexts[-1], image_mask, checkpoint=self.checkpointing)  # type: ignore[arg-type]
 
     def embed_image(self, image: Tokens) -> Float[Tensor, "B E"]:
         """Unit vectors of the concepts, in float32."""

@@ -43,15 +43,18 @@ def patches_inside(boxes: Float[Tensor, "N 4"], grid: tuple[int, int]) -> Bool[T
     From floor(low edge) to ceil(high edge) in patch units, as X-VLM counts them (pretrain_dataset.py:416-431).
     """
     rows, columns = grid
-    inside_x = _cells_inside(boxes[:, 0], boxes[:, 2], columns)
-    inside_y = _cells_inside(boxes[:, 1], boxes[:, 3], rows)
+    inside_x = cells_inside(boxes[:, 0], boxes[:, 2], torch.full_like(boxes[:, 0], columns), columns)
+    inside_y = cells_inside(boxes[:, 1], boxes[:, 3], torch.full_like(boxes[:, 1], rows), rows)
     return (inside_y[:, :, None] & inside_x[:, None, :]).flatten(1)
 
 
-def _cells_inside(low: Float[Tensor, " N"], high: Float[Tensor, " N"], count: int) -> Bool[Tensor, "N count"]:
+def cells_inside(
+    low: Float[Tensor, "*N"], high: Float[Tensor, "*N"], count: Float[Tensor, "*N"], total: int
+) -> Bool[Tensor, "*N total"]:
+    """Which of `count` cells along an axis an interval of [0, 1] touches, at least one, as the first of `total`."""
     # A coordinate that was divided by the image size and comes back as 2.9999998 or 3.0000002 means 3.
     tolerance = 1e-4
-    first = (low * count + tolerance).floor().clamp(0, count - 1)
-    last = torch.maximum((high * count - tolerance).ceil(), first + 1).clamp(max=count)
-    cells = torch.arange(count, device=low.device)
-    return (cells >= first[:, None]) & (cells < last[:, None])
+    first = torch.minimum((low * count + tolerance).floor().clamp(min=0), count - 1)
+    last = torch.minimum(torch.maximum((high * count - tolerance).ceil(), first + 1), count)
+    cells = torch.arange(total, device=low.device)
+    return (cells >= first[..., None]) & (cells < last[..., None])

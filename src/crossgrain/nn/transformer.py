@@ -162,6 +162,11 @@ class LastLayer:
         self._memory: Tensor | None = None
         self._whole: Tensor | None = None
 
+    @property
+    def place(self) -> tuple[int, torch.device]:
+        """The number of rows, and where they are."""
+        return len(self.x), self.x.device
+
     def at(self, positions: Int[Tensor, "B M"]) -> Float[Tensor, "B M D"]:
         """The output at M positions of each row."""
         if self._whole is not None:
@@ -183,6 +188,11 @@ class Computed:
 
     def __init__(self, x: Float[Tensor, "B L D"]):
         self.x = x
+
+    @property
+    def place(self) -> tuple[int, torch.device]:
+        """The number of rows, and where they are."""
+        return len(self.x), self.x.device
 
     def at(self, positions: Int[Tensor, "B M"]) -> Float[Tensor, "B M D"]:
         """The vectors at M positions of each row."""

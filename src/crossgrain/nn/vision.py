@@ -21,12 +21,9 @@ from torch import Tensor, nn
 from crossgrain.config import Count, Share, UserError, configclass
 from crossgrain.data.types import Pixels
 from crossgrain.nn.boxes import patches_inside
+from crossgrain.nn.pixels import Normalise
 from crossgrain.nn.transformer import fused_attention_pays, run_layers
 from crossgrain.nn.weights import read_vision_weights
-
-# Every encoder of X-VLM takes CLIP's statistics, Swin too (dataset/__init__.py:19).
-PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
-PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class Concepts(NamedTuple):
@@ -56,23 +53,19 @@ class VisionEncoder(nn.Module):
     grid: tuple[int, int]  # patches along height and width
     checkpointing: bool = False
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(PIXEL_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(PIXEL_STD).view(3, 1, 1), persistent=False)
+        self.normalise = Normalise("clip")  # every encoder of X-VLM, Swin too (dataset/__init__.py:19)
 
     def read(self, pixels: Tensor) -> Tensor:
         """uint8 pixels to normalised floats (float pixels are normalised already), and timm's attention made ready."""
         device = pixels.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.mean.dtype
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.normalise.mean.dtype
         fused = fused_attention_pays(pixels.device, dtype)
         for module in self.modules():
             if getattr(module, "fused_attn", fused) != fused:
                 module.fused_attn = fused  # type: ignore[assignment]
-        return (pixels.float() / 255 - self.mean) / self.std if pixels.dtype == torch.uint8 else pixels
+        return self.normalise(pixels)
 
     def masks(self, pixels: Pixels) -> Bool[Tensor, "B N"]:
         """The tokens of each concept: its summary always, and the patches that its box touches."""

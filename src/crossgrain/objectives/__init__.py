@@ -5,4 +5,6 @@ OBJECTIVES: dict[str, type | str] = {
     "itc": "crossgrain.objectives.itc:ITC",
     "itm": "crossgrain.objectives.itm:ITM",
     "mlm": "crossgrain.objectives.mlm:MLM",
+    "region_class": "crossgrain.objectives.region_class:RegionClass",
+    "region_feature": "crossgrain.objectives.region_feature:RegionFeature",
 }

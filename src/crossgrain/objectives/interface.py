@@ -3,14 +3,16 @@
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, TypeVar
 
+import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from crossgrain.data.types import Batch
 from crossgrain.models.interface import DualEncoder, Fused, Tokens, VisionLanguageModel
 
 Variant = Literal["clean", "masked"]
+Mean = Literal["tokens", "rows"]  # one mean over all tokens, or one of each row and then over the rows
 Gather = Callable[[Tensor], Tensor]  # (B, ...) of this rank -> (B * ranks, ...) of all, differentiable
 T = TypeVar("T")
 
@@ -67,10 +69,43 @@ class Views:
         return self._cache[key]
 
 
-def hidden_loss(logits: Float[Tensor, "B M K"], label: Int[Tensor, "B M"]) -> Loss:
+def hidden_regions(views: Views, image: Variant, text: Variant) -> Float[Tensor, "B M D"]:
+    """What the regions that were chosen for masking became, computed once for all objectives that predict them."""
+    fused, target = views.fused(image, text), views.batch.targets["regions"]
+    return views.once(("hidden regions", image, text), lambda: fused.image_tokens(target.position))
+
+
+def hidden_loss(logits: Float[Tensor, "B M K"], label: Int[Tensor, "B M"], mean: Mean = "tokens") -> Loss:
     """Mean cross-entropy and accuracy over the hidden tokens; 0 where a batch hides none."""
     known = label != -100
-    count = known.sum().clamp(min=1)
-    loss = F.cross_entropy(logits.float().flatten(0, 1), label.flatten(), ignore_index=-100, reduction="sum") / count
-    accuracy = ((logits.argmax(-1) == label) & known).sum() / count
-    return Loss(loss, {"accuracy": accuracy.detach()})
+    return Loss(mean_of(cross_entropy(logits, label), known, mean), {"accuracy": accuracy(logits, label, known)})
+
+
+def cross_entropy(logits: Float[Tensor, "B M K"], label: Int[Tensor, "B M"]) -> Float[Tensor, "B M"]:
+    """In float32 for each token; 0 where the label is -100."""
+    return F.cross_entropy(logits.float().flatten(0, 1), label.flatten(), reduction="none").view_as(label)
+
+
+@torch.no_grad()
+def accuracy(
+    logits: Float[Tensor, "*B K"], label: Shaped[Tensor, "*B"], counted: Bool[Tensor, "*B"]
+) -> Float[Tensor, ""]:
+    """Share of the counted labels that have the highest logit; 0 where none is counted."""
+    return mean_where((logits.argmax(-1) == label).float(), counted)
+
+
+def mean_where(values: Float[Tensor, "*B"], counted: Bool[Tensor, "*B"]) -> Float[Tensor, ""]:
+    """The mean of the counted values; 0 where there are none."""
+    return (values * counted).sum() / counted.sum().clamp(min=1)
+
+
+def mean_of(values: Float[Tensor, "B M"], counted: Bool[Tensor, "B M"], mean: Mean) -> Float[Tensor, ""]:
+    """The mean of the counted values over all "tokens", or over the means of those "rows" that count any.
+
+    The second is VL-BERT's `*_LOSS_NORM_IN_BATCH_FIRST`, whose counts have 1e-4 added
+    (resnet_vlbert_for_pretraining.py:168-190). Its shipped configurations use the first.
+    """
+    if mean == "tokens":
+        return mean_where(values, counted)
+    of_rows = (values * counted).sum(1) / (counted.sum(1) + 1e-4)
+    return of_rows.sum() / (counted.any(1).sum() + 1e-4)

@@ -11,21 +11,30 @@ from crossgrain.config import Share, configclass
 from crossgrain.data.types import Pixels
 from crossgrain.models.interface import DualEncoder, VisionLanguageModel
 from crossgrain.nn.transformer import mlp_head
-from crossgrain.objectives.interface import Loss, Views
+from crossgrain.objectives.interface import Loss, Variant, Views, accuracy, mean_where
 from crossgrain.objectives.itc import embeddings, same_concept, similarities
 
 
 class ITM(nn.Module):
-    """Binary matching on the fused [CLS]: each pair, each text with a wrong concept, each concept with a wrong text.
+    """Binary matching on the fused [CLS], in one of two ways.
 
-    Hard negatives are drawn among this process's rows in proportion to softmax(similarity / temperature) + 1e-5, wrong
-    images first (X-VLM, section 3.3; xvlm.py:400-456); rows that speak about the same concept are never negatives.
+    "hard" and "random": each pair, each text with a wrong concept, each concept with a wrong text. Hard negatives are
+    drawn among this process's rows in proportion to softmax(similarity / temperature) + 1e-5, wrong images first
+    (X-VLM, section 3.3; xvlm.py:400-456); rows that speak about the same concept are never negatives.
+
+    "swapped": some rows came with the text of another image already (`pairs.swapped` in a recipe), so that one pass
+    over the batch serves matching and all that is hidden in it. Rows of text alone are not asked.
     """
 
     @configclass
     class Config:
         weight: float = 1.0
-        negatives: Literal["hard", "random"] = "hard"
+        negatives: Literal["hard", "random", "swapped"] = "hard"
+        image: Variant = "clean"  # which variant of each side is matched; "masked" shares the pass of hidden tokens
+        text: Variant = "clean"
+        # X-VLM's two layers, one as in ImageBERT and Pixel-BERT, or BERT's pooler (Linear, tanh) before that one, as in
+        # VL-BERT's sentence-image relationship.
+        head: Literal["mlp", "linear", "pooler"] = "mlp"
         # Of the hard negatives, the share that is drawn evenly instead. None as published, from pre-trained encoders;
         # from scratch, nothing but near misses teaches a matching head nothing at first.
         random_share: Share = 0.0
@@ -38,17 +47,21 @@ class ITM(nn.Module):
         if config.negatives == "hard" and not isinstance(model, DualEncoder):
             raise ValueError(
                 f"itm draws hard negatives by similarity, which {type(model).__name__} does not have: "
-                "write negatives: random"
+                "write negatives: random or swapped"
             )
         self.config = config
-        self.head = mlp_head(model.dim, 2)
+        self.head = mlp_head(model.dim, 2) if config.head == "mlp" else nn.Linear(model.dim, 2)
+        if config.head == "pooler":
+            self.head = nn.Sequential(nn.Linear(model.dim, model.dim), nn.Tanh(), self.head)
 
     def match(self, cls: Float[Tensor, "B D"]) -> Float[Tensor, "B 2"]:
         """Logits of (wrong, matched), in float32."""
         return self.head(cls).float()
 
     def forward(self, views: Views) -> Loss:
-        image, text = views.image(), views.text()
+        if self.config.negatives == "swapped":
+            return self.forward_swapped(views)
+        image, text = views.image(self.config.image), views.text(self.config.text)
         wrong_image, wrong_text = self.draw_negatives(views)
         rows = torch.arange(len(text.x), device=text.x.device)
         images = image.take(torch.cat([rows, wrong_image, rows]))
@@ -56,8 +69,16 @@ class ITM(nn.Module):
         logits = self.match(views.model.fuse(images, texts).cls)  # (3B, 2)
         label = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
         label[: len(rows)] = 1
-        accuracy = (logits.argmax(1) == label).float().mean()
-        return Loss(F.cross_entropy(logits, label), {"accuracy": accuracy.detach()})
+        right = (logits.argmax(1) == label).float().mean()
+        return Loss(F.cross_entropy(logits, label), {"accuracy": right.detach()})
+
+    def forward_swapped(self, views: Views) -> Loss:
+        """The loss of the rows as they came."""
+        matched = views.batch.targets["itm"].label
+        logits = self.match(views.fused(self.config.image, self.config.text).cls)
+        asked = torch.ones_like(matched) if views.batch.paired is None else views.batch.paired
+        loss = F.cross_entropy(logits, matched.long(), reduction="none")
+        return Loss(mean_where(loss, asked), {"accuracy": accuracy(logits, matched.long(), asked)})
 
     @torch.no_grad()
     def draw_negatives(self, views: Views) -> tuple[Int[Tensor, " B"], Int[Tensor, " B"]]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from crossgrain.config import configclass
 from crossgrain.models.interface import VisionLanguageModel
 from crossgrain.nn.transformer import initialise_bert
-from crossgrain.objectives.interface import Loss, Variant, Views, hidden_loss
+from crossgrain.objectives.interface import Loss, Mean, Variant, Views, accuracy, cross_entropy, hidden_loss, mean_of
 
 
 class MLM(nn.Module):
@@ -21,6 +21,10 @@ class MLM(nn.Module):
     class Config:
         weight: float = 1.0
         image: Variant = "clean"  # "masked" hides regions in the same pass, as VL-BERT does
+        # In a batch that also has texts without an image, the loss is the mean over the pairs plus the mean over those
+        # texts, and does not depend on how many of each there are (VL-BERT); otherwise one mean over all.
+        apart: bool = True
+        mean: Mean = "tokens"
 
     def __init__(self, config: Config, model: VisionLanguageModel):
         super().__init__()
@@ -37,4 +41,16 @@ class MLM(nn.Module):
     def forward(self, views: Views) -> Loss:
         target = views.batch.targets["mlm"]
         hidden = views.fused(self.config.image, "masked").words(target.position)
-        return hidden_loss(self.logits(hidden, views.model.token_embedding.weight), target.label)
+        logits = self.logits(hidden, views.model.token_embedding.weight)
+        paired = views.batch.paired
+        if paired is None or not self.config.apart:
+            return hidden_loss(logits, target.label, self.config.mean)
+        losses, known = cross_entropy(logits, target.label), target.label != -100
+        with_image, alone = known & paired[:, None], known & ~paired[:, None]
+        pairs, texts = (mean_of(losses, rows, self.config.mean) for rows in (with_image, alone))
+        metrics = {
+            "accuracy": accuracy(logits, target.label, with_image),
+            "text_only_accuracy": accuracy(logits, target.label, alone),
+            "text_only_loss": texts.detach(),
+        }
+        return Loss(pairs + texts, metrics)

@@ -83,7 +83,7 @@ class RunLog:
         means = mean_scalars(self._scalars)
         now = time.perf_counter()
         seconds, self._since = now - self._since, now
-        speed = {"samples_per_second": self._samples / seconds}
+        speed = {"samples_per_second": self._samples / seconds, "seconds_per_step": seconds / self._steps}
         entry = {"step": step, "stage": stage, "lr": rate, **means, **scores, **speed}
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")

@@ -1,16 +1,30 @@
-"""AdamW over named parameter groups."""
+"""AdamW over named parameter groups, and SGD beside it for the parts of a model that are trained so."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from crossgrain.config import configclass
+from crossgrain.config import UserError, configclass
 from crossgrain.training.learner import Learner
 
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+@configclass
+class SGDPart:
+    """Parameters of the model whose names start with `prefix`, trained by SGD with momentum.
+
+    Pixel-BERT trains its CNN so, at a rate of 1e-2 where the transformer's is 1e-4: a `factor` of 100. Both rates
+    follow one schedule. The decay is a part of the gradient and reaches every parameter, as in SOHO (AdamwSGD.py).
+    """
+
+    prefix: str
+    factor: Positive = 100.0  # on the rate of the run
+    momentum: Fraction = 0.9
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4
 
 
 @configclass
@@ -20,7 +34,8 @@ class OptimizerConfig:
     The learning rate is not here: a run sets it for every step (training/schedule.py). `new_parameters_factor`
     multiplies it for parameters that no pre-trained part covers. `grouping` says what is not decayed: "paper" biases,
     normalisations and other vectors and scalars; "official" what the original's substrings hit, so that the
-    normalisations inside heads, the temperature and the class embeddings are decayed there.
+    normalisations inside heads, the temperature and the class embeddings are decayed there; "all" nothing: VL-BERT
+    decays every parameter (pretrain/function/train.py:140-158).
     """
 
     betas: tuple[Fraction, Fraction] = (0.9, 0.98)
@@ -28,22 +43,58 @@ class OptimizerConfig:
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     new_parameters_factor: Positive = 2.0
     clip_norm: Positive | None = 1.0
-    grouping: Literal["paper", "official"] = "paper"
+    grouping: Literal["paper", "official", "all"] = "paper"
+    sgd_parts: tuple[SGDPart, ...] = ()
 
 
-def build_optimizer(learner: Learner, config: OptimizerConfig) -> torch.optim.AdamW:
+class AdamWBesideSGD(torch.optim.Optimizer):
+    """Two optimizers as one: their groups one after another, the state of both in one place."""
+
+    def __init__(self, adamw: torch.optim.AdamW, sgd: torch.optim.SGD):
+        self.parts = (adamw, sgd)
+        super().__init__([*adamw.param_groups, *sgd.param_groups], {})
+        self._share()
+
+    def _share(self) -> None:
+        adamw, sgd = self.parts
+        cut = len(adamw.param_groups)
+        adamw.param_groups, sgd.param_groups = self.param_groups[:cut], self.param_groups[cut:]
+        adamw.state = sgd.state = self.state
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:
+        """One step of each, for the parameters that have a gradient."""
+        assert closure is None, "the loss is computed before"
+        for part in self.parts:
+            part.step()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's, which puts new groups and a new state in place of those that the two parts know."""
+        super().load_state_dict(state_dict)
+        self._share()
+
+
+def build_optimizer(learner: Learner, config: OptimizerConfig) -> torch.optim.Optimizer:
     """AdamW for every trained parameter of `learner`, fused; groups carry "param_names" and a "factor" on the rate.
+
+    With `sgd_parts` those parameters are SGD's. UserError for a prefix that no trained parameter of the model has.
 
     torch decays before the update with the bias-corrected eps, transformers 4.12.5 (the original) after it with the raw
     one. The decayed weights differ by lr^2 * weight_decay * update, about 1e-10 of a weight at lr 1e-4.
     """
     new = {f"model.{name}" for name in learner.model.new_parameters()}
     groups: dict[tuple[bool, bool], list[tuple[str, nn.Parameter]]] = {}
+    by_sgd: dict[SGDPart, list[tuple[str, nn.Parameter]]] = {part: [] for part in config.sgd_parts}
     for name, parameter in learner.named_parameters():
-        if parameter.requires_grad:
+        if not parameter.requires_grad:
+            continue
+        part = next((part for part in by_sgd if name.startswith(f"model.{part.prefix}")), None)
+        if part is not None:
+            by_sgd[part].append((name, parameter))
+        else:
             is_new = name in new or name.startswith("objectives.")
             groups.setdefault((is_new, _is_decayed(name, parameter, config.grouping)), []).append((name, parameter))
-    return torch.optim.AdamW(
+    adamw = torch.optim.AdamW(
         [
             {
                 "params": members,
@@ -57,6 +108,20 @@ def build_optimizer(learner: Learner, config: OptimizerConfig) -> torch.optim.Ad
         eps=config.eps,
         fused=True,
     )
+    if not by_sgd:
+        return adamw
+    for part, members in by_sgd.items():
+        if not members:
+            first = (name.split(".")[0] for name, p in learner.model.named_parameters() if p.requires_grad)
+            raise UserError(
+                f"optimizer.sgd_parts: no trained parameter is left that starts with {part.prefix!r}: "
+                f"there are {', '.join(dict.fromkeys(first))}"
+            )
+    sgd = [
+        {"params": members, "factor": part.factor, "weight_decay": part.weight_decay, "momentum": part.momentum}
+        for part, members in by_sgd.items()
+    ]
+    return AdamWBesideSGD(adamw, torch.optim.SGD(sgd, lr=0.0))
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
@@ -65,7 +130,9 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate * group["factor"]
 
 
-def _is_decayed(name: str, parameter: Tensor, grouping: Literal["paper", "official"]) -> bool:
+def _is_decayed(name: str, parameter: Tensor, grouping: Literal["paper", "official", "all"]) -> bool:
+    if grouping == "all":
+        return True
     if "bias" in name:  # also tables of relative position biases, as in the original
         return False
     if grouping == "official":  # optim.py:17-42; heads name their normalisations by number there, as here
