@@ -6,15 +6,14 @@ missing. The architecture is read off the tensors; what they do not tell can be 
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from crossgrain.config import UserError, dump_config, read_config
-from crossgrain.interop.keys import Report, Rule, translate
+from crossgrain.interop.converted import Converted, bert_rules, check_tied, fill, mlm_rules
+from crossgrain.interop.keys import Rule
 from crossgrain.models.bert import CROSS_LAYER, EMBEDDING, LAYER
 from crossgrain.models.xvlm import XVLM
 from crossgrain.nn.weights import read_tensors
@@ -22,28 +21,6 @@ from crossgrain.objectives.box import Box
 from crossgrain.objectives.itc import ITC
 from crossgrain.objectives.itm import ITM
 from crossgrain.objectives.mlm import MLM
-
-
-@dataclass(frozen=True)
-class Converted:
-    """A checkpoint in our terms: the model's configuration, its weights, those of each objective, and the account."""
-
-    config: XVLM.Config
-    model: dict[str, Tensor]
-    objectives: dict[str, dict[str, Tensor]]
-    report: Report
-
-    def build(self) -> tuple[XVLM, dict[str, nn.Module]]:
-        """The model and its objectives with these weights, in evaluation mode."""
-        model = XVLM(self.config)
-        model.load_state_dict(
-            {k: v for k, v in model.state_dict().items() if k in self.report.initialised} | self.model
-        )
-        heads = build_heads(model, set(self.objectives))
-        for name, head in heads.items():
-            head.load_state_dict(self.objectives[name])
-            head.eval()
-        return model.eval(), heads
 
 
 def read_xvlm(path: Path, **known: Any) -> Converted:
@@ -65,65 +42,41 @@ def convert_xvlm(state: Mapping[str, Tensor], *, where: str = "checkpoint", **kn
 
 def convert_with(config: XVLM.Config, state: Mapping[str, Tensor], where: str = "checkpoint") -> Converted:
     """An original state dict (or a dict of gradients) in our names, for a model of this configuration."""
-    _check_tied(state, where)
-    with torch.device("meta"):
-        model = XVLM(config.from_scratch())
-        heads = build_heads(model, {name for name, sign in _HEADS.items() if any(k.startswith(sign) for k in state)})
-    shapes = {f"model.{k}": v.shape for k, v in model.state_dict().items()}
-    absent = [] if "vision_proj.weight" in state else [k for k in shapes if k.startswith(_CONTRASTIVE)]
-    for key in absent:
-        del shapes[key]
-    for name, head in heads.items():
-        shapes |= {f"{name}.{k}": v.shape for k, v in head.state_dict().items()}
-    filled, report = translate(state, rules(config), shapes, where)
-    report.initialised.extend(key.removeprefix("model.") for key in absent)
-    by_owner: dict[str, dict[str, Tensor]] = {"model": {}} | {name: {} for name in heads}
-    for key, value in filled.items():
-        owner, _, name = key.partition(".")
-        by_owner[owner][name] = value
-    return Converted(config, by_owner.pop("model"), by_owner, report)
+    check_tied(state, _CLS + "decoder.weight", "text_encoder.bert.embeddings.word_embeddings.weight", where)
+    heads = {name: head for name, (sign, head) in _HEADS.items() if any(key.startswith(sign) for key in state)}
+    absent = () if "vision_proj.weight" in state else _CONTRASTIVE
+    return fill(config, heads, state, rules(config), where, absent)
 
 
-_CONTRASTIVE = ("model.image_projection.", "model.text_projection.", "model.temperature")  # box checkpoints lack them
-_HEADS = {"itc": "temp", "itm": "itm_head.", "mlm": "text_encoder.cls.", "box": "bbox_head."}
-_HEAD_CLASSES: dict[str, Any] = {"itc": ITC, "itm": ITM, "mlm": MLM, "box": Box}
-
-
-def build_heads(model: XVLM, names: set[str]) -> dict[str, nn.Module]:
-    """Freshly initialised objectives of these names, in the order X-VLM computes them."""
-    return {name: make(make.Config(), model) for name, make in _HEAD_CLASSES.items() if name in names}
+_CLS = "text_encoder.cls.predictions."
+_CONTRASTIVE = ("image_projection.", "text_projection.", "temperature")  # box checkpoints lack them
+_HEADS: dict[str, tuple[str, Any]] = {  # what each leaves in a checkpoint, in the order X-VLM computes them
+    "itc": ("temp", ITC.Config()),
+    "itm": ("itm_head.", ITM.Config()),
+    "mlm": ("text_encoder.cls.", MLM.Config()),
+    "box": ("bbox_head.", Box.Config()),
+}
 
 
 def rules(config: XVLM.Config) -> list[Rule]:
     """Every key of the original and where it goes."""
     bert, text_depth, cross_depth = r"text_encoder\.(?:bert\.)?", config.text_depth, config.cross_depth
-    kind = r"\.(weight|bias)"
     found = [
         Rule(r"vision_proj\.(.*)", r"model.image_projection.\1"),
         Rule(r"text_proj\.(.*)", r"model.text_projection.\1"),
         Rule(r"temp", "model.temperature"),
         Rule(r"itm_head\.(.*)", r"itm.head.\1"),
         Rule(r"bbox_head\.(.*)", r"box.head.\1"),
-        Rule(r"text_encoder\.cls\.predictions\.transform\.dense\.(.*)", r"mlm.dense.\1"),
-        Rule(r"text_encoder\.cls\.predictions\.transform\.LayerNorm\.(.*)", r"mlm.norm.\1"),
-        Rule(r"text_encoder\.cls\.predictions\.bias", "mlm.bias"),
-        Rule(r"text_encoder\.cls\.predictions\.decoder\.weight", dropped="tied to the word embeddings"),
-        Rule(r"text_encoder\.cls\.predictions\.decoder\.bias", dropped="tied to cls.predictions.bias"),
+        *mlm_rules(_CLS.replace(".", r"\.")),
         Rule(bert + r"embeddings\.position_ids", dropped="constant buffer"),
         Rule(r"vision_encoder\.(?:.*\.)?(?:attn_mask|relative_position_index|position_ids)", dropped="constant buffer"),
     ]
-    for ours, theirs in EMBEDDING.items():
-        found += _stacked(bert + r"embeddings\.", theirs, kind, f"model.text_embedding.{ours}")
+    found += bert_rules(bert + r"embeddings\.", EMBEDDING, "model.text_embedding")
     for i in range(text_depth + cross_depth):
         cross = i >= text_depth
         mine = f"model.cross_layers.{i - text_depth}" if cross else f"model.text_layers.{i}"
-        for ours, theirs in (CROSS_LAYER if cross else LAYER).items():
-            found += _stacked(bert + rf"encoder\.layer\.{i}\.", theirs, kind, f"{mine}.{ours}")
+        found += bert_rules(bert + rf"encoder\.layer\.{i}\.", CROSS_LAYER if cross else LAYER, mine)
     return found + _vision_rules(config)
-
-
-def _stacked(prefix: str, theirs: tuple[str, ...], kind: str, ours: str) -> list[Rule]:
-    return [Rule(prefix + name.replace(".", r"\.") + kind, rf"{ours}.\1", part) for part, name in enumerate(theirs)]
 
 
 def _vision_rules(config: XVLM.Config) -> list[Rule]:
@@ -230,11 +183,3 @@ def _first(state: Mapping[str, Tensor], ending: str, where: str) -> Tensor:
     if found is None:
         raise UserError(f"{where} is no X-VLM checkpoint: it has no text_encoder....{ending}")
     return found
-
-
-def _check_tied(state: Mapping[str, Tensor], where: str) -> None:
-    """The output words of MLM must be the input words, or dropping them would lose something."""
-    decoder = state.get("text_encoder.cls.predictions.decoder.weight")
-    words = state.get("text_encoder.bert.embeddings.word_embeddings.weight")
-    if decoder is not None and words is not None and not torch.equal(decoder, words):
-        raise UserError(f"{where}: the MLM decoder differs from the word embeddings, which this model ties")
