@@ -11,15 +11,16 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from crossgrain import cli
 from crossgrain.data.loader import batches
 from crossgrain.data.text import Tokenizer
-from crossgrain.recipes import build_learner, load_run_recipe, with_vocabulary
+from crossgrain.recipes import build_learner, load_run_recipe, sample_recipe, with_vocabulary
 from crossgrain.training.log import read_log
-from tiny_runs import draw_scenes, write_recipe
+from tiny_runs import STAGED, draw_scenes, invent_regions, write_recipe
 
 FEW = ("train.num_workers=0", "validation=null")
 STILL = ("model.dropout=0", "model.attention_dropout=0")
@@ -78,8 +79,9 @@ def save_graphs(folder: Path) -> int:
     """How many graphs torch.compile makes of a training step's forward pass, and why where it is not one."""
     recipe = load_run_recipe(folder / "golden.yaml")
     tokenizer = Tokenizer.load(recipe.text.vocab)
-    numbers = {"seed": 0, "first_step": 0, "last_step": 1, "num_workers": 0}
-    ((update,),) = [s[-1:] for s in batches(recipe.stages[0].sources, recipe.image, recipe.text, tokenizer, **numbers)]
+    numbers: Any = {"seed": 0, "first_step": 0, "last_step": 1, "num_workers": 0}
+    stage = recipe.stages[0]
+    ((update,),) = [s[-1:] for s in batches(stage.sources, sample_recipe(recipe, stage, tokenizer), **numbers)]
     learner = build_learner(with_vocabulary(recipe, len(tokenizer))).train()
     found = torch._dynamo.explain(learner)(update[0])
     reasons = [str(reason.reason) for reason in found.break_reasons]
@@ -109,6 +111,16 @@ def main(folder: Path, only_golden: bool = False) -> None:
     ends["evaluated"] = forked(lambda: cli.main(["evaluate", str(folder / "unbroken")]))
     ends["alone"] = forked(pretrain(folder, "ranks.yaml", "alone"))
     ends["ranks"] = as_ranks(2, pretrain(folder, "ranks.yaml", "together"))
+    write_recipe(folder / "staged.yaml", invent_regions(draw_scenes(folder / "regions")), recipe=STAGED)
+    ends["staged"] = forked(pretrain(folder, "staged.yaml", "staged"))
+    moments = (
+        3,
+        4,
+        3,
+    )  # in step 3 of the first stage; from step 2 on in step 6; from step 4 on, where one begins, in 7
+    halted = [forked(killed_in_update(number, pretrain(folder, "staged.yaml", "halted"))) for number in moments]
+    ends["staged_killed"] = halted
+    ends["staged_resumed"] = forked(pretrain(folder, "staged.yaml", "halted"))
     ends["graphs"] = forked(lambda: save_graphs(folder))
     (folder / "ends.json").write_text(json.dumps(ends), encoding="utf-8")
 

@@ -43,6 +43,7 @@ def test_every_process_ended_as_it_should(runs):
     ends = json.loads((runs / "ends.json").read_text())
     assert ends.pop("killed") == -9
     assert ends.pop("ranks") == [0, 0]
+    assert ends.pop("staged_killed") == [-9, -9, -9]
     assert set(ends.values()) == {0}, (ends, (runs / "output").read_text())
 
 
@@ -98,6 +99,26 @@ def test_a_killed_run_continues_to_the_weights_of_an_unbroken_one_bit_for_bit(ru
         assert (runs / "broken" / file).read_bytes() == (runs / "unbroken" / file).read_bytes()
     losses = [[line["loss"] for line in read_log(runs / run / "log.jsonl")] for run in ("broken", "unbroken")]
     assert losses[0] == losses[1]
+
+
+def test_stages_follow_each_other_and_a_run_killed_in_both_ends_as_an_unbroken_one(runs):
+    """Killed in the first stage, in the second, and in the second again after it went on from where the first ends."""
+    for name in ("model", "objectives", "training"):
+        file = Path("checkpoints", "step_00000008", f"{name}.safetensors")
+        assert (runs / "halted" / file).read_bytes() == (runs / "staged" / file).read_bytes()
+    lines, expected = (read_log(runs / run / "log.jsonl") for run in ("halted", "staged"))
+    assert [line["loss"] for line in lines] == [line["loss"] for line in expected]
+    assert [line["stage"] for line in lines] == ["alone"] * 4 + ["pairs"] * 4
+    assert ["itm/loss" in line for line in lines] == [False] * 4 + [True] * 4
+    assert (lines[3]["lr"], lines[4]["lr"]) == (pytest.approx(2.5e-4), pytest.approx(5e-4))
+
+
+def test_a_stage_starts_from_the_weights_of_the_one_before_with_a_fresh_optimizer(runs):
+    before, after = weights(runs / "staged", 4), weights(runs / "staged", 6)
+    moved = max((after[name] - tensor).abs().max().item() for name, tensor in before.items())
+    assert 0 < moved < 1.5e-3  # two steps of at most the rate each
+    training = load_file(runs / "staged" / "checkpoints" / "step_00000008" / "training.safetensors")
+    assert {tensor.item() for name, tensor in training.items() if name.startswith("step/")} == {4.0}
 
 
 def test_two_ranks_learn_what_one_process_learns(runs):

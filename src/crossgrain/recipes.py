@@ -9,17 +9,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 from pydantic import Field
 from rich.console import Console
 
+from crossgrain.checks import check_parts, with_stamp
 from crossgrain.config import Choice, RecipeError, UserError, config_owner, configclass, load_recipe
 from crossgrain.data.images import ImageConfig
 from crossgrain.data.loader import Source, batches
+from crossgrain.data.pairs import PairsConfig, RegionsConfig
+from crossgrain.data.samples import Recipe
 from crossgrain.data.text import TextConfig, Tokenizer, save_vocab
 from crossgrain.models import MODELS
+from crossgrain.models.interface import declared
 from crossgrain.objectives import OBJECTIVES
 from crossgrain.tasks.interface import Trained
 from crossgrain.tasks.plan import Evaluation
@@ -30,6 +34,8 @@ from crossgrain.training.optimizer import OptimizerConfig
 from crossgrain.training.precision import autocast, resolve_precision
 from crossgrain.training.schedule import Schedule, learning_rate
 from crossgrain.training.trainer import Outcome, Plan, TrainConfig, Updates, train
+
+Kind = TypeVar("Kind", bound="PretrainRecipe")
 
 
 @configclass
@@ -42,6 +48,7 @@ class Stage:
     lr: Annotated[float, Field(gt=0)] = 1e-4
     schedule: Schedule = Schedule()
     objectives: tuple[str, ...] | None = None  # names of those that this stage trains on; None: all of the recipe
+    pairs: PairsConfig | None = None  # in place of the recipe's
 
 
 @configclass
@@ -61,6 +68,8 @@ class PretrainRecipe:
     objectives: tuple[Annotated[Any, Choice(OBJECTIVES)], ...]
     image: ImageConfig = ImageConfig()
     text: TextConfig
+    regions: RegionsConfig = RegionsConfig()
+    pairs: PairsConfig = PairsConfig()
     stages: tuple[Stage, ...]
     optimizer: OptimizerConfig = OptimizerConfig()
     train: TrainConfig = TrainConfig()
@@ -73,26 +82,7 @@ class PretrainRecipe:
     seed: Annotated[int, Field(ge=0)] = 0
 
     def __post_init__(self) -> None:
-        names = [objective_name(config) for config in self.objectives]
-        if not names or len(set(names)) < len(names):
-            raise ValueError(f"objectives {names}: name at least one, and each once")
-        if not self.stages:
-            raise ValueError("name at least one stage")
-        size = getattr(getattr(self.model, "vision", None), "image_size", self.image.size)
-        if size != self.image.size:
-            raise ValueError(f"image.size is {self.image.size}, but model.vision.image_size is {size}")
-        positions = getattr(self.model, "max_length", self.text.max_tokens)
-        if positions < self.text.max_tokens:
-            raise ValueError(f"text.max_tokens is {self.text.max_tokens}, but model.max_length is {positions}")
-        for stage in self.stages:
-            chosen = names if stage.objectives is None else stage.objectives
-            if not chosen or not set(chosen) <= set(names):
-                raise ValueError(f"stage {stage.name!r} trains on {list(chosen)}: choose from {names}")
-            regions = any(source.texts == "regions" for source in stage.sources)
-            if "box" in chosen and not regions:
-                raise ValueError(
-                    f"the box objective needs a source with `texts: regions`, stage {stage.name!r} has none"
-                )
+        check_parts(self, [objective_name(config) for config in self.objectives])
 
 
 @configclass
@@ -110,13 +100,16 @@ class QuickstartRecipe(PretrainRecipe):
     """A pre-training run on drawn scenes; every source reads them from the folder where the quickstart puts them."""
 
     scenes: Scenes = Scenes()
+    detector: str | None = None  # recipe of a detector that is trained on the scenes, for models that read regions
 
     def on(self, data: Path) -> "QuickstartRecipe":
-        """The recipe with all its paths in `data`."""
-        stages = tuple(
-            replace(stage, sources=tuple(replace(source, path=str(data)) for source in stage.sources))
-            for stage in self.stages
-        )
+        """The recipe with all its paths in `data`; a corpus is a file there."""
+
+        def moved(source: Source) -> Source:
+            file = (Path(source.path).name,) if source.texts == "corpus" else ()
+            return replace(source, path=str(data.joinpath(*file)))
+
+        stages = tuple(replace(stage, sources=tuple(map(moved, stage.sources))) for stage in self.stages)
         return replace(self, stages=stages, text=replace(self.text, vocab=str(data / "vocab.txt")))
 
 
@@ -127,7 +120,7 @@ def find_recipe(name: str) -> Path:
         return given
     folders = [Path(__file__).parents[2] / "recipes", Path(sys.prefix) / "share" / "crossgrain" / "recipes"]
     for folder in folders:
-        candidates = [folder / name, folder / f"{name}.yaml", *sorted(folder.glob(f"*/{name}.yaml"))]
+        candidates = [folder / name, folder / f"{name}.yaml", folder / "pretrain" / f"{name}.yaml"]
         if found := next((candidate for candidate in candidates if candidate.is_file()), None):
             return found
     shipped = sorted(str(p.relative_to(f).with_suffix("")) for f in folders if f.is_dir() for p in f.rglob("*.yaml"))
@@ -148,12 +141,18 @@ def objective_name(config: Any) -> str:
     return next((name for name, known in OBJECTIVES.items() if known in (owner, entry)), owner.__name__.lower())
 
 
-def with_vocabulary(recipe: PretrainRecipe, size: int) -> PretrainRecipe:
+def with_vocabulary(recipe: Kind, size: int) -> Kind:
     """The recipe with the model's `vocab_size` settled; a model with fewer words than the vocabulary is refused."""
     given = recipe.model.vocab_size
     if given is not None and given < size:
         raise RecipeError(f"model.vocab_size is {given}, but {recipe.text.vocab} has {size} words")
     return recipe if given is not None else replace(recipe, model=replace(recipe.model, vocab_size=size))
+
+
+def settled(recipe: Kind) -> tuple[Kind, Tokenizer]:
+    """The recipe with what its data decide (words of the model, stamp of the regions), and the tokenizer."""
+    tokenizer = Tokenizer.load(recipe.text.vocab)
+    return with_stamp(with_vocabulary(recipe, len(tokenizer))), tokenizer
 
 
 def build_learner(recipe: PretrainRecipe, world: World = ALONE) -> Learner:
@@ -174,8 +173,7 @@ def build_learner(recipe: PretrainRecipe, world: World = ALONE) -> Learner:
 
 def pretrain(recipe: PretrainRecipe, folder: Path, *, console: Console | None = None, world: World = ALONE) -> Outcome:
     """Run the recipe in `folder`, from its newest checkpoint if it has one."""
-    tokenizer = Tokenizer.load(recipe.text.vocab)
-    recipe = with_vocabulary(recipe, len(tokenizer))
+    recipe, tokenizer = settled(recipe)
     for index, stage in enumerate(recipe.stages):  # mistakes in the data are said before a folder is made
         _read(recipe, stage, index, tokenizer, range(0), world)
     learner = build_learner(recipe, world)
@@ -235,17 +233,30 @@ def _read(
     """The batches of these steps of a stage. Each stage draws from a seed of its own."""
     return batches(
         stage.sources,
-        recipe.image,
-        recipe.text,
-        tokenizer,
+        sample_recipe(recipe, stage, tokenizer),
         seed=recipe.seed + 7919 * index,
         first_step=steps.start,
         last_step=steps.stop,
         rank=world.rank,
         world_size=world.size,
-        want_masked="mlm" in (stage.objectives or [objective_name(config) for config in recipe.objectives]),
         num_workers=recipe.train.num_workers,
         accumulate=recipe.train.accumulate,
+    )
+
+
+def sample_recipe(recipe: PretrainRecipe, stage: Stage, tokenizer: Tokenizer) -> Recipe:
+    """What turns the records of a stage into samples: words and regions are hidden where an objective predicts them."""
+    chosen = stage.objectives or [objective_name(config) for config in recipe.objectives]
+    return Recipe(
+        image=recipe.image,
+        text=recipe.text,
+        tokenizer=tokenizer,
+        regions=recipe.regions,
+        pairs=stage.pairs or recipe.pairs,
+        reads=declared(recipe.model, "reads"),
+        want_masked="mlm" in chosen,
+        want_hidden="region_class" in chosen or "region_feature" in chosen,
+        want_classes="region_class" in chosen,
     )
 
 
@@ -255,7 +266,11 @@ class _Validation:
     def __init__(self, recipe: PretrainRecipe, config: Validation, tokenizer: Tokenizer, world: World):
         plain = replace(recipe.train, num_workers=0, accumulate=1)
         self.recipe, self.config, self.tokenizer, self.world = replace(recipe, train=plain), config, tokenizer, world
-        sources = tuple(replace(source, split=config.split, extra_step=None) for source in recipe.stages[-1].sources)
+        sources = tuple(
+            replace(source, split=config.split, extra_step=None)
+            for source in recipe.stages[-1].sources
+            if source.texts != "corpus"  # which has no other split
+        )
         self.stage = replace(recipe.stages[-1], sources=sources)
         self._read()
 
@@ -296,12 +311,19 @@ class Run:
             "objectives": ", ".join(self.learner.objectives),
         }
 
+    def data(self) -> Path:
+        """Where the pairs of the last stage come from."""
+        return next(Path(s.path) for stage in self.recipe.stages[::-1] for s in stage.sources if s.texts != "corpus")
+
     def trained(self) -> Trained:
-        """The model as tasks ask it, in the precision it was trained in."""
+        """The model as tasks ask it, in the precision it was trained in, with the objectives that a stage trained."""
         precision = torch.bfloat16 if self.state.precision == "bfloat16" else torch.float32
-        objectives = dict(self.learner.objectives.items())
-        recipe = self.recipe
-        return Trained.of(self.learner.model, objectives, self.tokenizer, recipe.text, recipe.image, precision)
+        recipe, known = self.recipe, tuple(self.learner.objectives)
+        learnt = {name for stage in recipe.stages for name in (stage.objectives or known)}
+        objectives = {name: head for name, head in self.learner.objectives.items() if name in learnt}
+        return Trained.of(
+            self.learner.model, objectives, self.tokenizer, recipe.text, recipe.image, recipe.regions, precision
+        )
 
 
 def load_run(folder: Path, which: Literal["latest", "best"] = "latest", device: str | None = None) -> Run:

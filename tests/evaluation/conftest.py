@@ -39,6 +39,13 @@ def grounding_lines(split):
         yield line | {"box": box, "truth": true, "iou": overlap}
 
 
+def masked_lines(split):
+    """Two of three hidden regions are named; the most frequent answer is right in two of three as well."""
+    for key, truth, guess in (("k0", 4, 4), ("k0", 4, 1), ("k1", 7, 7)):
+        line = {"task": "masked_regions", "split": split, "key": key, "position": 0}
+        yield line | {"truth": truth, "predicted": guess}
+
+
 @pytest.fixture
 def make_run(tmp_path, a_png):
     """make(lines) -> (run folder, data folder); everything but the predictions may be left out."""
@@ -67,3 +74,8 @@ def retrieval():
 @pytest.fixture
 def grounding():
     return grounding_lines
+
+
+@pytest.fixture
+def masked():
+    return masked_lines

@@ -1,3 +1,4 @@
+import base64
 import re
 from html.parser import HTMLParser
 
@@ -13,6 +14,15 @@ title: tiny
 model: {type: xvlm}
 objectives: [{type: itc, weight: 1}]
 stages: [{steps: 30, sources: [{path: some/data, batch_size: 4}]}]
+"""
+STAGES = """
+title: tiny in two stages
+model: {type: vlbert}
+objectives: [{type: mlm}, {type: itm}]
+stages:
+  - {name: words, steps: 20, lr: 0.001, schedule: {decay: cosine}, objectives: [mlm],
+     sources: [{path: much/data, batch_size: 8}, {path: a/corpus, texts: corpus, batch_size: 2}]}
+  - {name: pairs, steps: 10, lr: 0.0005, sources: [{path: few/data, batch_size: 4}]}
 """
 
 
@@ -103,6 +113,43 @@ def test_curves_are_the_same_bytes_for_the_same_log_and_skip_what_is_no_number()
     log = [*LOG, {"step": 40, "loss": float("nan"), "note": "x"}]
     assert draw_curves(log) == draw_curves(log) is not None
     assert draw_curves(LOG[:1]) is None and draw_curves([]) is None
+
+
+def test_the_stages_of_a_run_are_a_table_and_marks_on_the_curves(make_run, masked):
+    run, data = make_run(masked("test"), LOG, STAGES)
+    write_report(run, data)
+    _, reader, markdown = read(run)
+    assert "| words | 20 | 1.0e-03, cosine | mlm |" in markdown
+    assert "much/data (captions), 8 a step; a/corpus (corpus), 2 a step" in markdown
+    assert "| pairs | 10 | 5.0e-04 | mlm, itm | few/data (captions), 4 a step |" in markdown
+    assert "A dashed line is where a stage begins" in "".join(reader.words)
+    drawn = [read_svg(draw_curves(LOG, stages)) for stages in ([], [("words", 30)], [("words", 20), ("pairs", 10)])]
+    assert drawn[0] == drawn[1]  # a run of one stage has nothing to mark
+    assert [svg.count("<!-- pairs -->") for svg in drawn] == [0, 0, 3]  # in each of the three panels
+    assert read_svg(draw_curves(LOG, [("words", 30), ("later", 9)])).count("<!-- later -->") == 0  # not begun yet
+
+
+def test_hidden_tokens_have_a_table_with_the_best_constant_answer(make_run, masked):
+    run, data = make_run([*masked("test"), *masked("unseen")])
+    write_report(run, data)
+    _, reader, markdown = read(run)
+    assert "## Masked regions" in markdown and "3 hidden regions of 2 images in test" in markdown
+    assert "| always the most frequent | 66.7 | 66.7 |" in markdown
+    assert "most frequent answer 66.7 %" in "".join(reader.words)
+
+
+def test_a_ranking_over_all_pairs_says_so(make_run, retrieval):
+    left = ("ranked_without_rerank", "scores_without_rerank", "rank_without_rerank")
+    lines = [{k: v for k, v in line.items() if k not in left} for line in retrieval("test")]
+    run, data = make_run([line | {"protocol": "all pairs"} for line in lines])
+    write_report(run, data)
+    *_, markdown = read(run)
+    assert "text → image, by matching, all pairs | 66.7" in markdown
+    assert "similarity" not in markdown and "re-rank" not in markdown
+
+
+def read_svg(uri):
+    return base64.b64decode(uri.removeprefix("data:image/svg+xml;base64,")).decode()
 
 
 def test_markup_escapes_texts_and_attributes():

@@ -3,10 +3,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from crossgrain.data.records import Record, Region
-from crossgrain.data.types import Pixels
 from crossgrain.tasks.grounding import Grounding, phrases
 
 
@@ -16,10 +14,8 @@ def test_boxes_are_those_of_each_phrase_asked_alone(trained, records, counted):
     assert (counted.encoded, counted.prepared, counted.fused) == (6, 6, 12)
     for line, record in zip(lines[::2], records, strict=False):
         with trained.answering():
-            pixels = torch.from_numpy(trained.read_image(record))[None]
-            fused = trained.model.fuse(
-                trained.model.encode_image(Pixels.whole(pixels)), trained.model.encode_text(trained.texts(["star"]))
-            )
+            image = trained.model.encode_image(trained.read_images([record]))
+            fused = trained.model.fuse(image, trained.model.encode_text(trained.texts(["star"])))
             box = trained.objectives["box"].boxes(fused.cls)[0]
         np.testing.assert_allclose(line["box"], box.numpy(), atol=1e-5)
         assert line["truth"] == pytest.approx(record.regions[0].box, abs=1e-6)

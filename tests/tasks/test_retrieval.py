@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 import torch
 
-from crossgrain.data.types import Pixels
 from crossgrain.metrics.retrieval import rank_of_truth, recall
 from crossgrain.tasks.gallery import score_matrices
 from crossgrain.tasks.retrieval import Retrieval
@@ -19,13 +18,12 @@ def gallery(trained, records):
     texts = [text for record in records for text in record.captions]
     model, match = trained.model, trained.objectives["itm"].match
     with trained.answering():
-        pictures = torch.from_numpy(np.stack([trained.read_image(record) for record in records]))
-        images = model.encode_image(Pixels.whole(pictures))
+        images = model.encode_image(trained.read_images(records))
         sides = [model.encode_text(trained.texts([text])) for text in texts]
         similarity = model.embed_image(images) @ torch.cat([model.embed_text(side) for side in sides]).T
         logits = torch.empty_like(similarity)
         for row in range(len(records)):
-            one = model.prepare(model.encode_image(Pixels.whole(pictures[row : row + 1])))
+            one = model.prepare(model.encode_image(trained.read_images(records[row : row + 1])))
             for column, side in enumerate(sides):
                 logits[row, column] = match(model.fuse(one, side).cls)[0, 1]
     owner = [row for row, record in enumerate(records) for _ in record.captions]
@@ -50,10 +48,12 @@ def test_score_matrices_hold_what_each_pair_scores_alone(trained, gallery, k):
     np.testing.assert_allclose(t2i, dense(similarity.T, logits.T, k), atol=2e-5)
 
 
-@pytest.mark.parametrize("k", [2, 64])
-def test_lines_and_score_agree_with_the_matrices(trained, records, gallery, k):
+@pytest.mark.parametrize(("k", "rerank"), [(2, "matching"), (64, "matching"), (4, "sum")])
+def test_lines_and_score_agree_with_the_matrices(trained, records, gallery, k, rerank):
     _, _, similarity, logits, owner = gallery
-    lines = list(Retrieval(Retrieval.Config(k=k, **SMALL)).predict(trained, records))
+    if rerank == "sum":
+        logits = logits + similarity.numpy() / trained.model.temperature.item()
+    lines = list(Retrieval(Retrieval.Config(k=k, rerank=rerank, **SMALL)).predict(trained, records))
     score = Retrieval.score(json.loads(json.dumps(lines)))
     assert score["gallery"] == {"images": 13, "texts": len(owner)}
     asked = sorted(set(owner))
@@ -85,6 +85,42 @@ def test_a_model_without_matching_gives_its_similarity_ranking_alone(trained, re
     assert "ranked_without_rerank" not in lines[0] and "without_rerank" not in Retrieval.score(lines)
     full = list(Retrieval(Retrieval.Config(**SMALL)).predict(trained, records))
     assert [line["ranked"] for line in lines] == [line["ranked_without_rerank"] for line in full]
+
+
+def test_without_an_embedding_space_every_pair_is_scored_as_if_alone(stream, records):
+    """Batches of pairs, cut to their words and regions, change no logit and no rank."""
+    lines = list(Retrieval(Retrieval.Config(k=1, **SMALL)).predict(stream, records))
+    model, texts = stream.model, [(row, text) for row, record in enumerate(records) for text in record.captions]
+    logits = np.empty((len(records), len(texts)))
+    with stream.answering():
+        for row, record in enumerate(records):
+            image = model.encode_image(stream.read_images([record]))
+            for column, (_, text) in enumerate(texts):
+                cls = model.fuse(image, model.encode_text(stream.texts([text]))).cls
+                logits[row, column] = stream.objectives["itm"].match(cls)[0, 1]
+    owner = np.array([row for row, _ in texts])
+    queries = [(logits[:, column], [row]) for column, row in enumerate(owner)]
+    queries += [(logits[row], np.flatnonzero(owner == row)) for row in sorted(set(owner.tolist()))]
+    for line, (scores, right) in zip(lines, queries, strict=True):
+        np.testing.assert_allclose(line["scores"], np.sort(scores)[::-1][:10], atol=2e-5)
+        better, equal = (int((scores > scores[right].max() + margin).sum()) for margin in (1e-5, -1e-5))
+        assert better < line["rank"] <= equal  # pictures in which the detector found nothing are all the same
+    score = Retrieval.score(json.loads(json.dumps(lines)))
+    assert score["protocol"] == "all pairs" and "without_rerank" not in score
+    assert score["gallery"] == {"images": 13, "texts": len(texts)}
+
+
+@pytest.mark.parametrize("pairs", [7, 100])
+def test_all_pairs_encode_each_image_once_and_fuse_each_pair_once(stream, records, gallery, counted, pairs):
+    *_, owner = gallery
+    list(Retrieval(Retrieval.Config(images_per_batch=4, pairs_per_batch=pairs)).predict(stream, records))
+    assert (counted.encoded, counted.prepared, counted.fused) == (13, 13, 13 * len(owner))
+
+
+def test_a_model_that_neither_embeds_nor_matches_is_not_asked(stream, trained):
+    task = Retrieval(Retrieval.Config())
+    assert task.missing(trained) is None and task.missing(stream) is None
+    assert "matching objective" in str(task.missing(replace(stream, objectives={})))
 
 
 def test_one_caption_per_image_makes_a_square_gallery(trained, records):

@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -20,8 +21,11 @@ def curve_names(log: Sequence[dict[str, Any]]) -> list[str]:
     return [name for name in ordered if name in numbers]
 
 
-def draw_curves(log: Sequence[dict[str, Any]]) -> str | None:
-    """The panels as an SVG data URI; None where the log holds fewer than two steps of anything."""
+def draw_curves(log: Sequence[dict[str, Any]], stages: Sequence[tuple[str, int]] = ()) -> str | None:
+    """The panels as an SVG data URI; None where the log holds fewer than two steps of anything.
+
+    `stages` are the names of the run's stages, each with its number of steps: where one follows another stands a line.
+    """
     series = {name: _series(log, name) for name in curve_names(log)}
     series = {name: points for name, points in series.items() if len(points[0]) > 1}
     if not series:
@@ -47,9 +51,24 @@ def draw_curves(log: Sequence[dict[str, Any]]) -> str | None:
             axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
             axes.yaxis.set_major_locator(MaxNLocator(4))
             axes.grid(axis="y", color="#eceff3", linewidth=0.6)
+            _mark_stages(axes, stages, steps[-1])
         picture = io.BytesIO()
         FigureCanvasSVG(figure).print_svg(picture, metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(picture.getvalue()).decode()
+
+
+def _mark_stages(axes: Any, stages: Sequence[tuple[str, int]], last_step: float) -> None:
+    """A line where each stage but the first begins, and every stage's name at its beginning."""
+    begins = [0, *accumulate(steps for _, steps in stages)]
+    begun = [(name, begin) for (name, _), begin in zip(stages, begins, strict=False) if begin < last_step]
+    if len(stages) < 2:
+        return
+    for name, begin in begun:
+        if begin:
+            axes.axvline(begin, color=_GREY, linewidth=0.8, linestyle=(0, (3, 2)))
+        place = {"xy": (begin, 1), "xycoords": ("data", "axes fraction")}
+        offset = {"xytext": (2, -1), "textcoords": "offset points", "va": "top"}
+        axes.annotate(name, **place, **offset, fontsize=6, color=_GREY, annotation_clip=False)
 
 
 def _series(log: Sequence[dict[str, Any]], name: str) -> tuple[np.ndarray, np.ndarray]:

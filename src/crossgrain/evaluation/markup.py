@@ -71,8 +71,9 @@ class Table:
     def to_markdown(self) -> str:
         """A pipe table; groups are written before their columns' names."""
         names = [title for title, width in self.groups for _ in range(width)]
-        columns = [self.columns[0], *(" ".join(pair) for pair in zip(names, self.columns[1:], strict=True))]
-        head = columns if names else list(self.columns)
+        head = list(self.columns)
+        if names:
+            head[1:] = [" ".join(pair) for pair in zip(names, head[1:], strict=True)]
         lines = [head, ["---"] + ["---:"] * (len(head) - 1)]
         lines += [[_markdown_cell(cell) for cell in row] for row in self.rows]
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -71,7 +71,8 @@ def _predict(
     tracker: Callable[[str], Track],
 ) -> Iterator[Line]:
     for split in splits:
-        records = Shards(data, split)
+        reads = trained.model.reads
+        records = Shards(data, split, regions=reads != "pixels", images=reads != "regions")
         for task in tasks:
             track = tracker(f"{task.name}, {split}")
             for line in task.predict(trained, _First(records, limit or len(records)), track):

@@ -5,15 +5,16 @@ pictures; what is not there is left out, never shown as zero.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
-from crossgrain.config import UserError, read_yaml
 from crossgrain.evaluation.curves import draw_curves
 from crossgrain.evaluation.examples import grounding_sections, mistakes_text, retrieval_sections
+from crossgrain.evaluation.facts import log_facts, read_tree, recipe_facts, stage_ends, stage_table
 from crossgrain.evaluation.markup import Cell, Html, Table, join, plain, tag
 from crossgrain.evaluation.pictures import Pictures
 from crossgrain.evaluation.predict import PREDICTIONS
@@ -37,14 +38,15 @@ def write_report(
     groups = read_predictions(folder / PREDICTIONS)
     split = next(iter(groups))
     scores = {name: score_groups({name: lines}) for name, lines in groups.items()}
-    log = read_log(run / "log.jsonl")
-    tables = score_tables(scores)
-    told = {**_recipe_facts(run), **_log_facts(log), **(facts or {})}
+    log, tree = read_log(run / "log.jsonl"), read_tree(run)
+    tables, stages = score_tables(scores), stage_table(tree)
+    told = {**recipe_facts(tree, run), **log_facts(log), **(facts or {})}
     pictures = Pictures(data, split) if data else None
     title = f"{told.get('recipe', run.name)}: evaluation"
-    page = _page(title, told, tables, draw_curves(log), groups, pictures, scores)
+    curves = draw_curves(log, stage_ends(tree))
+    page = _page(title, told, tables, curves, stages, groups, pictures, scores)
     write_whole(folder / REPORT_HTML, [page])
-    write_whole(folder / REPORT_MARKDOWN, [_markdown(title, told, tables, groups)])
+    write_whole(folder / REPORT_MARKDOWN, [_markdown(title, told, tables, stages, groups)])
     return folder / REPORT_HTML
 
 
@@ -57,20 +59,27 @@ def print_tables(folder: Path, console: Console) -> None:
 
 def score_tables(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, tuple[Table, str]]:
     """For each task with scores: its table, one group of columns per split, and a note under it."""
+    makers = {
+        "Retrieval": ("retrieval", _retrieval_table),
+        "Grounding": ("grounding", _grounding_table),
+        "Masked regions": ("masked_regions", partial(_masked_table, unit="regions")),
+        "Masked words": ("masked_words", partial(_masked_table, unit="words")),
+    }
     tables = {}
-    if any("retrieval" in blocks for blocks in scores.values()):
-        tables["Retrieval"] = _retrieval_table({s: b["retrieval"] for s, b in scores.items() if "retrieval" in b})
-    if any("grounding" in blocks for blocks in scores.values()):
-        tables["Grounding"] = _grounding_table({s: b["grounding"] for s, b in scores.items() if "grounding" in b})
+    for title, (task, make) in makers.items():
+        if blocks := {split: tasks[task] for split, tasks in scores.items() if task in tasks}:
+            tables[title] = make(blocks)
     return tables
 
 
 def _retrieval_table(blocks: Mapping[str, Mapping[str, Any]]) -> tuple[Table, str]:
     cutoffs = list(next(iter(blocks.values()))["text_to_image"])
     reranked = any("without_rerank" in block for block in blocks.values())
+    protocol = next((block["protocol"] for block in blocks.values() if "protocol" in block), None)
+    how = "re-ranked by matching" if reranked else f"by matching, {protocol}" if protocol else "by similarity"
     rows = []
     for direction, title in DIRECTION_TITLES.items():
-        kinds = {"re-ranked by matching" if reranked else "by similarity": (lambda b: b, lambda b: b["confidence_95"])}
+        kinds = {how: (lambda b: b, lambda b: b["confidence_95"])}
         if reranked:
             kinds["by similarity alone"] = (
                 lambda b: b["without_rerank"],
@@ -107,42 +116,18 @@ def _grounding_table(blocks: Mapping[str, Mapping[str, Any]]) -> tuple[Table, st
     return table, f"Per cent, with 95 % Wilson intervals; {', '.join(sizes)}."
 
 
+def _masked_table(blocks: Mapping[str, Mapping[str, Any]], unit: str) -> tuple[Table, str]:
+    rows: list[list[str | Cell]] = [
+        ["predicted", *(_cell(block["accuracy"], block["confidence_95"]["accuracy"]) for block in blocks.values())],
+        ["always the most frequent", *(f"{block['majority']:.1f}" for block in blocks.values())],
+    ]
+    sizes = [f"{block[unit]} hidden {unit} of {block['images']} images in {split}" for split, block in blocks.items()]
+    table = Table(["", *["accuracy"] * len(blocks)], rows, [(split, 1) for split in blocks])
+    return table, f"Per cent, with 95 % Wilson intervals; {', '.join(sizes)}."
+
+
 def _cell(value: float, interval: Sequence[float]) -> Cell:
     return Cell(f"{value:.1f}", f"{interval[0]:.1f} to {interval[1]:.1f}")
-
-
-def _recipe_facts(run: Path) -> dict[str, str]:
-    """What the saved recipe says of a run, in the words of its own keys."""
-    path = run / "recipe.yaml"
-    tree = read_yaml(path.read_text(encoding="utf-8"), str(path)) if path.is_file() else {}
-    if not isinstance(tree, dict):
-        raise UserError(f"{path}: a recipe is a mapping of keys to values, not {type(tree).__name__}")
-    sources = [source for stage in _mappings(tree.get("stages")) for source in _mappings(stage.get("sources"))]
-    named = {
-        "recipe": [tree["title"]] if tree.get("title") else [run.name],
-        "model": [entry.get("type") for entry in _mappings([tree.get("model")])],
-        "objectives": [entry.get("type") for entry in _mappings(tree.get("objectives"))],
-        "data": list(dict.fromkeys(str(source.get("path")) for source in sources)),
-        "images a step": [sum(source.get("batch_size", 0) for source in _mappings(stage.get("sources")))
-                          for stage in _mappings(tree.get("stages"))],
-    }  # fmt: skip
-    return {key: ", ".join(map(str, values)) for key, values in named.items() if values}
-
-
-def _mappings(entries: Any) -> list[dict[str, Any]]:
-    """The mappings of a list; a recipe of another kind of run has other keys, which are left out."""
-    return [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
-
-
-def _log_facts(log: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    if not log:
-        return {}
-    last = log[-1]
-    rates = [line["samples_per_second"] for line in log if "samples_per_second" in line]
-    facts = {"steps": f"{last['step']:,}"}
-    if rates:
-        facts["samples per second"] = f"{sorted(rates)[len(rates) // 2]:,.0f}"
-    return facts
 
 
 def _page(
@@ -150,6 +135,7 @@ def _page(
     facts: Mapping[str, str],
     tables: Mapping[str, tuple[Table, str]],
     curves: str | None,
+    stages: Table | None,
     groups: Groups,
     pictures: Pictures | None,
     scores: Mapping[str, Mapping[str, Any]],
@@ -160,9 +146,10 @@ def _page(
     ]
     if curves:
         drawn = tag("img", src=curves, alt="training curves", class_="curves")
-        sections.append(
-            _section("Training", drawn, tag("p", "Over steps; the number is the last value.", class_="note"))
-        )
+        note = "Over steps; the number is the last value."
+        note += " A dashed line is where a stage begins." if stages else ""
+        table = [stages.to_html()] if stages else []
+        sections.append(_section("Training", *table, drawn, tag("p", note, class_="note")))
     if pictures:
         sections += [
             _section(name, tag("p", note, class_="note"), body)
@@ -193,6 +180,10 @@ def _headline(scores: Mapping[str, Any], split: str) -> Html:
     if block := scores.get("grounding"):
         note = f"mean IoU {block['mean_iou']:.1f} %, chance {block['chance']['accuracy@0.5']:.1f} %"
         tiles.append((f"{block['accuracy@0.5']:.1f} %", "box accuracy at IoU 0.5", note))
+    for unit in ("regions", "words"):
+        if block := scores.get(f"masked_{unit}"):
+            note = f"most frequent answer {block['majority']:.1f} %"
+            tiles.append((f"{block['accuracy']:.1f} %", f"hidden {unit} named", note))
     made = [tag("div", tag("b", number), tag("span", name), tag("small", note)) for number, name, note in tiles]
     return tag("div", *made, class_="tiles", title=f"split {split}")
 
@@ -201,10 +192,18 @@ def _section(title: str, *children: Html) -> Html:
     return tag("section", tag("h2", title), *children)
 
 
-def _markdown(title: str, facts: Mapping[str, str], tables: Mapping[str, tuple[Table, str]], groups: Groups) -> str:
+def _markdown(
+    title: str,
+    facts: Mapping[str, str],
+    tables: Mapping[str, tuple[Table, str]],
+    stages: Table | None,
+    groups: Groups,
+) -> str:
     parts = [f"# {plain(title)}", "\n".join(f"- {plain(key)}: {plain(value)}" for key, value in facts.items())]
     for name, (table, note) in tables.items():
         parts += [f"## {name}", table.to_markdown(), note]
+    if stages:
+        parts += ["## Stages", stages.to_markdown()]
     split, tasks = next(iter(groups.items()))
     if worst := mistakes_text(tasks):
         parts += [f"## Worst mistakes ({plain(split)})", "\n".join(f"- {line}" for line in worst)]

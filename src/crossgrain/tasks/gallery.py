@@ -1,12 +1,15 @@
-"""Images and texts encoded once, their nearest neighbours, and the matching scores of chosen pairs.
+"""Images and texts encoded once, their nearest neighbours, and the matching scores of chosen pairs or of all.
 
 Memory, for COCO's 5,000 images and 25,000 captions with X-VLM base at 384 px: similarities exist for 1,024 queries at a
 time (100 MB); text tokens stay on the device (25,000 x 30 x 768 floats: 2.3 GB); image tokens wait on the host in the
 precision of the model's pass (5,000 x 145 x 1,024 at 2 bytes: 1.5 GB), and only a batch of them is prepared at once.
+Where all pairs are matched, their scores are kept besides (5,000 x 25,000 floats: 0.5 GB).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import count
 from typing import NamedTuple
 
 import numpy as np
@@ -40,8 +43,32 @@ class Gallery:
     image_of_text: list[int]
     image_tokens: Tokens  # on the host
     text_tokens: Tokens  # on the device
-    image_embeddings: Float[Tensor, "I E"]
-    text_embeddings: Float[Tensor, "T E"]
+    image_embeddings: Float[Tensor, "I E"] | None  # None where the model has no such space
+    text_embeddings: Float[Tensor, "T E"] | None
+
+    @cached_property
+    def texts_of_image(self) -> list[list[int]]:
+        """The texts of each image."""
+        texts: list[list[int]] = [[] for _ in self.keys]
+        for text, image in enumerate(self.image_of_text):
+            texts[image].append(text)
+        return texts
+
+    @cached_property
+    def asked(self) -> Int[np.ndarray, " Q"]:
+        """The images that have a text; the others are candidates only."""
+        return np.flatnonzero([len(texts) > 0 for texts in self.texts_of_image])
+
+    @cached_property
+    def truths(self) -> tuple[list[list[int]], list[list[int]]]:
+        """The right candidates of each query: of each text, and of each image that is asked."""
+        return [[image] for image in self.image_of_text], [self.texts_of_image[image] for image in self.asked]
+
+    @cached_property
+    def names(self) -> tuple[list[str], list[str]]:
+        """What the candidates are called: images by their keys, texts KEY#N."""
+        numbers = [count() for _ in self.keys]
+        return self.keys, [f"{self.keys[image]}#{next(numbers[image])}" for image in self.image_of_text]
 
 
 class Neighbours(NamedTuple):
@@ -61,21 +88,21 @@ def encode_gallery(
 ) -> Gallery | None:
     """Encode every image, and its first captions (all of them for None), in batches; None where there is no caption."""
     model = trained.model
-    assert isinstance(model, DualEncoder)
     keys: list[str] = []
     texts: list[str] = []
     image_of_text: list[int] = []
     image_tokens, image_embeddings = [], []
-    for batch, pixels in trained.pixels(records, sizes.images, track):
+    for batch, image in trained.images(records, sizes.images, track):
         for record in batch:
             captions = record.captions[:captions_per_image]
             image_of_text.extend([len(keys)] * len(captions))
             texts.extend(captions)
             keys.append(record.key)
         with trained.autocast():
-            tokens = model.encode_image(pixels)
-            image_embeddings.append(model.embed_image(tokens).float())
-        # cross-attention projects image tokens in this precision anyway: nothing is lost by waiting in it
+            tokens = model.encode_image(image)
+            if isinstance(model, DualEncoder):
+                image_embeddings.append(model.embed_image(tokens).float())
+        # fusing computes with image tokens in this precision anyway: nothing is lost by waiting in it
         image_tokens.append(Tokens(tokens.x.to("cpu", trained.precision), tokens.mask.cpu()))
     if not texts:
         return None
@@ -83,7 +110,8 @@ def encode_gallery(
     for start in track(range(0, len(texts), sizes.texts), "encode texts"):
         with trained.autocast():
             tokens = model.encode_text(trained.texts(texts[start : start + sizes.texts]))
-            text_embeddings.append(model.embed_text(tokens).float())
+            if isinstance(model, DualEncoder):
+                text_embeddings.append(model.embed_text(tokens).float())
         text_tokens.append(tokens)
     return Gallery(
         keys,
@@ -91,8 +119,8 @@ def encode_gallery(
         image_of_text,
         _join(image_tokens),
         _join(text_tokens),
-        torch.cat(image_embeddings),
-        torch.cat(text_embeddings),
+        torch.cat(image_embeddings) if image_embeddings else None,
+        torch.cat(text_embeddings) if text_embeddings else None,
     )
 
 
@@ -130,27 +158,68 @@ def match_pairs(
     """The raw logit of "matched" for pairs of (image row, text row), which must be sorted by image.
 
     The model's body runs in the precision of training, the head in float32: bfloat16 logits would tie where the order
-    matters most. Within a batch of images the pairs are ordered by the length of their texts and cut to the longest.
+    matters most.
     """
-    model, match, device = trained.model, trained.objectives["itm"].match, trained.device
     image, text = pairs.T
     lengths = text_tokens.mask.sum(1).cpu().numpy()
     scores = np.empty(len(pairs), dtype=np.float32)
     for start in track(range(0, len(image_tokens.x), sizes.images), "match pairs"):
-        first, last = np.searchsorted(image, (start, start + sizes.images))
-        if first == last:
-            continue
-        few = slice(start, start + sizes.images)
+        here = slice(*np.searchsorted(image, (start, start + sizes.images)))
+        if here.start < here.stop:
+            few = _rows(image_tokens, start, start + sizes.images)
+            scores[here] = _match(trained, few, text_tokens, image[here] - start, text[here], lengths, sizes.pairs)
+    return scores
+
+
+def match_all(
+    trained: Trained, image_tokens: Tokens, text_tokens: Tokens, sizes: BatchSizes, track: Track = untracked
+) -> Float[np.ndarray, "I T"]:
+    """The raw logit of "matched" for every image with every text; computed as by `match_pairs`."""
+    num_images, num_texts = len(image_tokens.x), len(text_tokens.x)
+    at_once = min(max(1, sizes.pairs // num_texts), sizes.images)
+    lengths = text_tokens.mask.sum(1).cpu().numpy()
+    scores = np.empty((num_images, num_texts), dtype=np.float32)
+    for start in track(range(0, num_images, at_once), "match all pairs"):
+        few = _rows(image_tokens, start, start + at_once)
+        image, text = np.divmod(np.arange(len(few.x) * num_texts), num_texts)
+        matched = _match(trained, few, text_tokens, image, text, lengths, sizes.pairs)
+        scores[start : start + at_once] = matched.reshape(-1, num_texts)
+    return scores
+
+
+def _rows(tokens: Tokens, start: int, stop: int) -> Tokens:
+    """Some rows without the padding that all of them share; one token is left of images in which there is none."""
+    mask = tokens.mask[start:stop]
+    longest = 1 + int((mask.any(0) * torch.arange(mask.shape[1])).max())
+    return Tokens(tokens.x[start:stop, :longest], mask[:, :longest])
+
+
+def _match(
+    trained: Trained,
+    images: Tokens,
+    text_tokens: Tokens,
+    image: Int[np.ndarray, " P"],
+    text: Int[np.ndarray, " P"],
+    lengths: Int[np.ndarray, " T"],
+    pairs_at_once: int,
+) -> Float[np.ndarray, " P"]:
+    """The logits of pairs of (row of `images`, row of `text_tokens`).
+
+    What is prepared of an image is prepared once. Pairs are ordered by the length of their texts and cut to the
+    longest of their batch.
+    """
+    model, match, device = trained.model, trained.objectives["itm"].match, trained.device
+    scores = np.empty(len(text), dtype=np.float32)
+    with trained.autocast():
+        prepared = model.prepare(Tokens(images.x.to(device), images.mask.to(device)))
+    by_length = np.argsort(lengths[text], kind="stable")
+    for rows in np.split(by_length, range(pairs_at_once, len(by_length), pairs_at_once)):
+        words = torch.from_numpy(text[rows]).to(device)
+        longest = int(lengths[text[rows]].max())
+        texts = Tokens(text_tokens.x[words, :longest], text_tokens.mask[words, :longest])
         with trained.autocast():
-            prepared = model.prepare(Tokens(image_tokens.x[few].to(device), image_tokens.mask[few].to(device)))
-        by_length = first + np.argsort(lengths[text[first:last]], kind="stable")
-        for rows in np.split(by_length, range(sizes.pairs, len(by_length), sizes.pairs)):
-            words = torch.from_numpy(text[rows]).to(device)
-            longest = int(lengths[text[rows]].max())
-            texts = Tokens(text_tokens.x[words, :longest], text_tokens.mask[words, :longest])
-            with trained.autocast():
-                cls = model.fuse(prepared.take(torch.from_numpy(image[rows] - start).to(device)), texts).cls
-            scores[rows] = match(cls.float())[:, 1].cpu().numpy()
+            cls = model.fuse(prepared.take(torch.from_numpy(image[rows]).to(device)), texts).cls
+        scores[rows] = match(cls.float())[:, 1].cpu().numpy()
     return scores
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 
 from crossgrain.config import configclass
 from crossgrain.data.records import Box, Record
-from crossgrain.data.types import Pixels
+from crossgrain.data.types import Image
 from crossgrain.metrics.grounding import accuracy_at, accuracy_interval, iou
 from crossgrain.tasks.interface import Line, Task, Track, Trained, per_cent, per_cent_range, untracked
 
@@ -38,12 +38,12 @@ class Grounding(Task):
         return None if "box" in trained.objectives else "a box objective"
 
     def predict(self, trained: Trained, records: Sequence[Record], track: Track = untracked) -> Iterator[Line]:
-        for batch, pixels in trained.pixels(records, self.config.images_per_batch, track, "ground phrases"):
+        for batch, image in trained.images(records, self.config.images_per_batch, track, "ground phrases"):
             asked = [(row, text, box) for row, record in enumerate(batch) for text, box in phrases(record)]
             if not asked:
                 continue
             rows, texts, truth = zip(*asked, strict=True)
-            boxes = self._boxes(trained, pixels, rows, texts)
+            boxes = self._boxes(trained, image, rows, texts)
             for row, text, box, true, overlap in zip(
                 rows, texts, boxes, truth, iou(boxes, np.array(truth)), strict=True
             ):
@@ -51,19 +51,19 @@ class Grounding(Task):
                 yield {"key": batch[row].key, "text": text, **answer}
 
     def _boxes(
-        self, trained: Trained, pixels: Pixels, rows: Sequence[int], texts: Sequence[str]
+        self, trained: Trained, image: Image, rows: Sequence[int], texts: Sequence[str]
     ) -> Float[np.ndarray, "P 4"]:
         """The box that each text names in its row of the images, which are encoded once for all their texts."""
         model, head = trained.model, trained.objectives["box"].boxes
-        image = torch.tensor(rows, device=trained.device)
+        asked = torch.tensor(rows, device=trained.device)
         parts = []
         with trained.answering():
             with trained.autocast():
-                images = model.prepare(model.encode_image(pixels))
+                images = model.prepare(model.encode_image(image))
             for start in range(0, len(rows), self.config.phrases_per_batch):
                 few = slice(start, start + self.config.phrases_per_batch)
                 with trained.autocast():
-                    cls = model.fuse(images.take(image[few]), model.encode_text(trained.texts(texts[few]))).cls
+                    cls = model.fuse(images.take(asked[few]), model.encode_text(trained.texts(texts[few]))).cls
                 parts.append(head(cls.float()).cpu().numpy())
         return np.concatenate(parts).astype(np.float64)
 

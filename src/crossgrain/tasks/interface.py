@@ -4,21 +4,25 @@ One task is one file. `TASKS` names them for recipes; `Trained` is what they are
 """
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
 
-from crossgrain.data.collate import pad_texts
-from crossgrain.data.images import ImageConfig, eval_image
+from crossgrain.data.collate import pad_texts, pixels_of, raw_regions_of, regions_of
+from crossgrain.data.images import ImageConfig
+from crossgrain.data.masking import mask_tokens
+from crossgrain.data.pairs import Reads, RegionsConfig
 from crossgrain.data.records import Record
 from crossgrain.data.text import TextConfig, Tokenizer, encode_text
-from crossgrain.data.types import Pixels, Text
+from crossgrain.data.types import Image, Text
 from crossgrain.models.interface import VisionLanguageModel
 
 T = TypeVar("T")
@@ -26,10 +30,19 @@ T = TypeVar("T")
 TASKS: dict[str, type | str] = {
     "retrieval": "crossgrain.tasks.retrieval:Retrieval",
     "grounding": "crossgrain.tasks.grounding:Grounding",
+    "masked_regions": "crossgrain.tasks.masked:MaskedRegions",
+    "masked_words": "crossgrain.tasks.masked:MaskedWords",
 }
+READ_AHEAD = 4  # batches of images that threads decode while one is computed
 
 Line = dict[str, Any]  # one answer, as plain JSON values
+HideWords = Callable[[Sequence[int], np.random.Generator], tuple[list[int], list[int], list[int]]]
 Track = Callable[[Sequence[T], str], Iterable[T]]  # goes through the items and shows how far it is
+
+
+def no_words_to_hide(ids: Sequence[int], chance: np.random.Generator) -> tuple[list[int], list[int], list[int]]:
+    """Nothing is hidden: (ids, no positions, no labels)."""
+    return list(ids), [], []
 
 
 def untracked(items: Sequence[T], description: str) -> Iterable[T]:
@@ -41,16 +54,20 @@ def untracked(items: Sequence[T], description: str) -> Iterable[T]:
 class Trained:
     """A trained model, with all that turns records into its inputs.
 
-    `read_image` gives the uint8 picture (3, H, W) in the size that the model takes, `tokenize` the ids of a text with
-    its special tokens. `precision` is that of autocast; float32 turns it off.
+    `read_images` gives what the model reads of these records' images (pixels, regions or both), one concept for each:
+    the whole of it. `tokenize` gives the ids of a text with its special tokens, `hide_words` hides some of them and
+    says which (data/masking.py). `precision` is that of autocast; float32 turns it off. `regions` says which of a
+    detector's regions the model sees.
     """
 
     model: VisionLanguageModel
     objectives: Mapping[str, Any]  # modules; tasks ask "itm" to match and "box" for boxes
-    read_image: Callable[[Record], np.ndarray]
+    read_images: Callable[[Sequence[Record]], Image]
     tokenize: Callable[[str], Sequence[int]]
     pad: int = 0  # id that fills short texts
     precision: torch.dtype = torch.float32
+    hide_words: HideWords = no_words_to_hide
+    regions: RegionsConfig = RegionsConfig()
 
     @classmethod
     def of(
@@ -60,12 +77,18 @@ class Trained:
         tokenizer: Tokenizer,
         text: TextConfig,
         image: ImageConfig,
+        regions: RegionsConfig,
         precision: torch.dtype = torch.float32,
     ) -> "Trained":
-        """A model that reads pictures and texts as its recipe says."""
-        read_image = partial(eval_image, config=image)
+        """A model that reads pictures, regions and texts as its recipe says."""
+        readers: dict[Reads, Callable[[Sequence[Record]], Image]] = {
+            "pixels": partial(pixels_of, config=image),
+            "regions": partial(regions_of, config=regions),
+            "raw_regions": partial(raw_regions_of, image=image, config=regions),
+        }
         tokenize = partial(encode_text, tokenizer=tokenizer, config=text)
-        return cls(model, objectives, read_image, tokenize, tokenizer.pad, precision)
+        hide = partial(_hide_words, tokenizer=tokenizer, text=text)
+        return cls(model, objectives, readers[model.reads], tokenize, tokenizer.pad, precision, hide, regions)
 
     @property
     def device(self) -> torch.device:
@@ -92,24 +115,35 @@ class Trained:
 
     def texts(self, texts: Sequence[str]) -> Text:
         """Token ids on the device, padded to the longest of these texts."""
-        ids = [self.tokenize(text) for text in texts]
+        return self.padded([self.tokenize(text) for text in texts])
+
+    def padded(self, ids: Sequence[Sequence[int]]) -> Text:
+        """The same, of token ids."""
         return pad_texts(ids, max(map(len, ids)), self.pad).to(self.device)
 
-    def pixels(
+    def images(
         self, records: Sequence[Record], batch_size: int, track: Track = untracked, description: str = "encode images"
-    ) -> Iterator[tuple[list[Record], Pixels]]:
-        """The records in batches, with their pictures; threads decode the next batch while this one is computed."""
-        with ThreadPoolExecutor(thread_name_prefix="decode") as pool:
+    ) -> Iterator[tuple[list[Record], Image]]:
+        """The records in batches, with their images on the device; threads read further batches meanwhile."""
 
-            def submit(start: int) -> list[tuple[Record, Future[np.ndarray]]]:
-                batch = [records[index] for index in range(start, min(start + batch_size, len(records)))]
-                return [(record, pool.submit(self.read_image, record)) for record in batch]
+        def read(start: int) -> tuple[list[Record], Image]:
+            batch = [records[index] for index in range(start, min(start + batch_size, len(records)))]
+            return batch, self.read_images(batch)
 
-            following = submit(0)
-            for start in track(range(0, len(records), batch_size), description):
-                batch, following = following, submit(start + batch_size)
-                pixels = torch.from_numpy(np.stack([picture.result() for _, picture in batch])).to(self.device)
-                yield [record for record, _ in batch], Pixels.whole(pixels)
+        starts = range(0, len(records), batch_size)
+        with ThreadPoolExecutor(READ_AHEAD, thread_name_prefix="read") as pool:
+            coming = iter(starts)
+            reading = deque(pool.submit(read, start) for start in islice(coming, READ_AHEAD))
+            for _ in track(starts, description):
+                batch, image = reading.popleft().result()
+                reading.extend(pool.submit(read, start) for start in islice(coming, 1))
+                yield batch, image.to(self.device)
+
+
+def _hide_words(
+    ids: Sequence[int], rng: np.random.Generator, tokenizer: Tokenizer, text: TextConfig
+) -> tuple[list[int], list[int], list[int]]:
+    return mask_tokens(list(ids), tokenizer, text.masking, rng)
 
 
 class Task(ABC):

@@ -3,10 +3,12 @@
 What the original does query by query (Retrieval.py:70-149), in large batches: every image and every text is encoded
 once, a pair that both directions ask for meets once, and pairs stand in the order of their images, so that what
 `prepare` computes of an image is computed once (tasks/gallery.py, which also says what fits in memory).
+
+A model without an embedding space has no similarity that could pick: all pairs are matched, as ImageBERT, VL-BERT and
+Pixel-BERT are evaluated.
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import count
 from typing import Any, Literal
 
 import numpy as np
@@ -16,20 +18,34 @@ from crossgrain.config import configclass
 from crossgrain.data.records import Record
 from crossgrain.metrics.retrieval import CUTOFFS, chance_recall, recall, recall_interval
 from crossgrain.models.interface import DualEncoder
-from crossgrain.tasks.gallery import NOT_RANKED, BatchSizes, Neighbours, encode_gallery, nearest, rerank
+from crossgrain.tasks.gallery import (
+    NOT_RANKED,
+    BatchSizes,
+    Gallery,
+    Neighbours,
+    encode_gallery,
+    match_all,
+    nearest,
+    rerank,
+)
 from crossgrain.tasks.interface import Line, Task, Track, Trained, per_cent, per_cent_range, untracked
 
 KEPT = max(CUTOFFS)  # candidates that a line lists
 DIRECTIONS = ("text_to_image", "image_to_text")
+ALL_PAIRS = "all pairs"  # the protocol in which no similarity picks the candidates
+
+Answers = tuple[Iterator[Line], Iterator[Line]]  # of texts that find images, and of images that find texts
 
 
 class Retrieval(Task):
     """Recall at 1, 5 and 10 in both directions, with and without re-ranking.
 
-    A line is one query: `ranked` names the ten best candidates, `scores` their matching logits (-100 where a candidate
-    was not among the k re-ranked ones; these follow in the order of similarity), `truth` the right ones, `rank` the
-    place of the best right one in the whole gallery, from 1. `..._without_rerank` holds the same by similarity alone.
-    A text is named KEY#N. Without a matching objective, the similarity gives `ranked`, and there is nothing else.
+    A line is one query: `ranked` names the ten best candidates, `scores` what they were re-ranked by (-100 where a
+    candidate was not among the k re-ranked ones; these follow in the order of similarity), `truth` the right ones,
+    `rank` the place of the best right one in the whole gallery, from 1. `..._without_rerank` holds the same by
+    similarity alone.
+    A text is named KEY#N. Without a matching objective, the similarity gives `ranked`, and there is nothing else;
+    without an embedding space, the matching logits of all pairs do, and the line says so: {"protocol": "all pairs"}.
     """
 
     name = "retrieval"
@@ -37,11 +53,15 @@ class Retrieval(Task):
     @configclass
     class Config:
         """`k` nearest candidates are re-ranked (X-VLM: 256 for COCO, 128 for Flickr30k); it is clamped to the gallery.
+        Where all pairs are matched, `k` means nothing.
 
         `captions_per_image: 1` takes the first caption of each image only. The batch sizes bound the memory.
         """
 
         k: int = 128
+        # What orders the k: "matching" its logit alone, as the original does; "sum" that and similarity / temperature,
+        # the logit that the contrastive objective was trained on. The sum is better where matching has learnt little.
+        rerank: Literal["matching", "sum"] = "matching"
         captions_per_image: Literal[1, "all"] = "all"
         images_per_batch: int = 64
         texts_per_batch: int = 256
@@ -50,7 +70,9 @@ class Retrieval(Task):
     config: Config
 
     def missing(self, trained: Trained) -> str | None:
-        return None if isinstance(trained.model, DualEncoder) else "a model that embeds images and texts in one space"
+        if isinstance(trained.model, DualEncoder) or "itm" in trained.objectives:
+            return None
+        return "a model that embeds images and texts in one space, or a matching objective (itm)"
 
     def predict(self, trained: Trained, records: Sequence[Record], track: Track = untracked) -> Iterator[Line]:
         config = self.config
@@ -60,26 +82,32 @@ class Retrieval(Task):
             gallery = encode_gallery(trained, records, captions, sizes, track)
             if gallery is None:
                 return
-            texts_of_image: list[list[int]] = [[] for _ in gallery.keys]
-            for text, image in enumerate(gallery.image_of_text):
-                texts_of_image[image].append(text)
-            asked = np.flatnonzero([len(texts) > 0 for texts in texts_of_image])  # the others are candidates only
-            truths = [[image] for image in gallery.image_of_text], [texts_of_image[image] for image in asked]
-            images, texts = gallery.image_embeddings, gallery.text_embeddings
-            kept = max(config.k, KEPT)
-            found = nearest(texts, images, truths[0], kept), nearest(images[asked], texts, truths[1], kept)
-            matched: tuple[Any, Any] = (None, None)
-            if "itm" in trained.objectives:
-                images_of_text, nearest_texts = (neighbours.index[:, : config.k].numpy() for neighbours in found)
-                tokens = gallery.image_tokens, gallery.text_tokens
-                matched = rerank(trained, *tokens, images_of_text, nearest_texts, asked, sizes, track)
-        numbers = [count() for _ in gallery.keys]
-        text_names = [f"{gallery.keys[image]}#{next(numbers[image])}" for image in gallery.image_of_text]
-        to_image = _answers(found[0], matched[0], truths[0], gallery.keys)
-        for name, text, answer in zip(text_names, gallery.texts, to_image, strict=True):
+            search = self._by_similarity if isinstance(trained.model, DualEncoder) else _over_all_pairs
+            to_image, to_text = search(trained, gallery, sizes, track)
+        for name, text, answer in zip(gallery.names[1], gallery.texts, to_image, strict=True):
             yield {"direction": DIRECTIONS[0], "query": name, "text": text, **answer}
-        for image, answer in zip(asked, _answers(found[1], matched[1], truths[1], text_names), strict=True):
+        for image, answer in zip(gallery.asked, to_text, strict=True):
             yield {"direction": DIRECTIONS[1], "query": gallery.keys[image], **answer}
+
+    def _by_similarity(self, trained: Trained, gallery: Gallery, sizes: BatchSizes, track: Track) -> Answers:
+        """The nearest candidates, re-ranked where the model can match."""
+        images, texts, k = gallery.image_embeddings, gallery.text_embeddings, self.config.k
+        assert images is not None and texts is not None
+        asked, truths, kept = gallery.asked, gallery.truths, max(k, KEPT)
+        found = nearest(texts, images, truths[0], kept), nearest(images[asked], texts, truths[1], kept)
+        matched: tuple[Any, Any] = (None, None)
+        if "itm" in trained.objectives:
+            images_of_text, texts_of_image = (neighbours.index[:, :k].numpy() for neighbours in found)
+            tokens = gallery.image_tokens, gallery.text_tokens
+            matched = rerank(trained, *tokens, images_of_text, texts_of_image, asked, sizes, track)
+            if self.config.rerank == "sum":
+                temperature = trained.model.temperature.item()  # type: ignore[union-attr]
+                matched = tuple(
+                    logits + neighbours.similarity[:, :k].numpy() / temperature
+                    for logits, neighbours in zip(matched, found, strict=True)
+                )
+        to_image, to_text = map(_answers, found, matched, truths, gallery.names)
+        return to_image, to_text
 
     @staticmethod
     def score(lines: Sequence[Line]) -> dict[str, Any]:
@@ -93,7 +121,15 @@ class Retrieval(Task):
             for name, group in groups.items()
         }
         gallery = {"images": candidates["text_to_image"], "texts": candidates["image_to_text"]}
-        return {**scores, "gallery": gallery, "confidence_95": intervals, "chance": chance}
+        protocol = {key: lines[0][key] for key in ("protocol",) if key in lines[0]}
+        return {**scores, **protocol, "gallery": gallery, "confidence_95": intervals, "chance": chance}
+
+
+def _over_all_pairs(trained: Trained, gallery: Gallery, sizes: BatchSizes, track: Track) -> Answers:
+    """Candidates by the matching logit of every pair."""
+    scores = match_all(trained, gallery.image_tokens, gallery.text_tokens, sizes, track)
+    to_image, to_text = map(_matched_answers, (scores.T, scores[gallery.asked]), gallery.truths, gallery.names)
+    return to_image, to_text
 
 
 def _answers(
@@ -113,6 +149,16 @@ def _answers(
         reranked = np.concatenate([candidates[order], rest])
         best = _ranking(reranked, scores, truth, int(found.rank[query]), names)
         yield {**best, **shared, **{f"{name}_without_rerank": value for name, value in by_similarity.items()}}
+
+
+def _matched_answers(
+    scores: Float[np.ndarray, "Q C"], truths: Sequence[Sequence[int]], names: Sequence[str]
+) -> Iterator[Line]:
+    """What the lines of one direction say where every candidate was matched."""
+    for row, truth in zip(scores, truths, strict=True):
+        order = np.argsort(-row, kind="stable")
+        found = _ranking(order, row[order], truth, len(order), names)
+        yield {**found, "truth": [names[right] for right in truth], "gallery": len(names), "protocol": ALL_PAIRS}
 
 
 def _ranking(
