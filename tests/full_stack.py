@@ -111,7 +111,7 @@ def main(folder: Path, only_golden: bool = False) -> None:
     ends["evaluated"] = forked(lambda: cli.main(["evaluate", str(folder / "unbroken")]))
     ends["alone"] = forked(pretrain(folder, "ranks.yaml", "alone"))
     ends["ranks"] = as_ranks(2, pretrain(folder, "ranks.yaml", "together"))
-    write_recipe(folder / "staged.yaml", invent_regions(draw_scenes(folder / "regions")), recipe=STAGED)
+    write_recipe(folder / "staged.yaml", invent_regions(data), recipe=STAGED)
     ends["staged"] = forked(pretrain(folder, "staged.yaml", "staged"))
     moments = (
         3,

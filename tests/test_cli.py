@@ -53,7 +53,10 @@ def mistake(capsys):
     [
         ("trian.keep=1", "recipe.yaml: trian: unknown key"),
         ("stages.0.sources.0.batchsize=1", "recipe.yaml: stages.0.sources.0.batchsize: unknown key"),
-        ("model.type=xvml", "model: unknown type 'xvml' (did you mean 'xvlm'?): choose from xvlm"),
+        (
+            "model.type=xvml",
+            "model: unknown type 'xvml' (did you mean 'xvlm'?): choose from imagebert, pixelbert, vlbert, xvlm",
+        ),
         ("model.vision.type=resnet", "model.vision: unknown type 'resnet': choose from swin, vit"),
         ("stages.0.steps=many", "stages.0.steps: Input should be a valid integer"),
         ("gathered_gradients=both", "gathered_gradients: Input should be 'full' or 'local' (got 'both')"),
@@ -141,6 +144,7 @@ def test_a_question_that_the_run_cannot_answer_is_refused(made, mistake):
     assert "'dev'" in told
     assert "unseen" in told
     assert "grounding needs" in mistake("evaluate", made.run, "--task", "grounding")
+    assert "masked_regions needs a region_class objective" in mistake("evaluate", made.run, "--task", "masked_regions")
     assert "limit must be at least 1, not 0" in mistake("evaluate", made.run, "--limit", "0")
 
 
@@ -153,6 +157,7 @@ def test_more_ranks_than_samples_are_refused(made, tmp_path):
 def test_a_quickstart_and_a_pretraining_are_told_apart(made, mistake):
     assert "use `crossgrain quickstart --recipe quickstart`" in mistake("pretrain", "quickstart")
     assert "has no scenes block: use `crossgrain pretrain" in mistake("quickstart", "--recipe", made.recipe)
+    assert "no quickstart for model 'bert': choose from imagebert," in mistake("quickstart", "model=bert")
 
 
 def test_preparing_what_cannot_be_prepared_is_refused(made, mistake, tmp_path):

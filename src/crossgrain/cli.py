@@ -5,6 +5,7 @@ A user's mistake is one clear line and exit status 2; Ctrl-C leaves a state that
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -14,6 +15,13 @@ from typing import TYPE_CHECKING, Any
 from crossgrain import __version__
 from crossgrain.config import UserError
 from crossgrain.data.sets import arguments as prepare_arguments
+from crossgrain.models import MODELS
+
+BENCHES = {
+    "families": "the four families on the same scenes, with as many steps and about as many parameters",
+    "ablations": "one family, whole and with parts of it left out, as its paper's own tables",
+}
+TASK_NAMES = ("retrieval", "grounding", "masked_regions", "masked_words")
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,6 +29,11 @@ if TYPE_CHECKING:
     from crossgrain.recipes import PretrainRecipe
     from crossgrain.tasks.plan import Evaluation
 
+FAMILIES = "model=xvlm (the default), imagebert, vlbert or pixelbert"
+DETECT = (
+    "detector=torchvision (the default), vg, scenes or package.module:Class; detector.weights=FILE, max_boxes=36, "
+    "score_threshold=0.2, processes=4 and so on; or features=FORMAT path=FILE; all of them in docs/detection.md"
+)
 OVERRIDES = "change values of the recipe, e.g. stages.0.lr=1e-4 train.precision=float32"
 
 
@@ -68,13 +81,19 @@ def build_parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         return command
 
-    command = verb("quickstart", quickstart, "draw the embedded scenes, pre-train X-VLM on them, evaluate and report")
-    command.add_argument("--out", type=Path, default=Path("runs/quickstart"), metavar="DIR", help="the run folder")
-    command.add_argument("--recipe", default="quickstart", metavar="RECIPE", help="another recipe with a scenes block")
-    command.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
+    command = verb("quickstart", quickstart, "draw the embedded scenes, pre-train on them, evaluate and report")
+    command.add_argument("--recipe", metavar="RECIPE", help="a recipe of your own with a scenes block")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help=f"{FAMILIES}; {OVERRIDES}")
+    command.add_argument(
+        "--out", type=Path, metavar="DIR", help="the run folder (default: runs/ and the recipe's name)"
+    )
 
     command = verb("prepare", prepare, "convert a data set in a known layout to shards, with a validation report")
     prepare_arguments.add_arguments(command)
+
+    command = verb("detect", detect, "give a data set the regions of its images: by a detector, or from a feature file")
+    command.add_argument("data", type=Path, metavar="DATA", help="a folder that `crossgrain prepare` wrote")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help=DETECT)
 
     command = verb("pretrain", pretrain, "pre-train a model; on an existing run folder, continue")
     command.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the name of one of the library's recipes")
@@ -86,12 +105,27 @@ def build_parser() -> argparse.ArgumentParser:
     command = verb("evaluate", evaluate, "score a run on held-out data and write its report")
     command.add_argument("run_folder", type=Path, metavar="RUN", help="a run folder")
     command.add_argument("--data", type=Path, metavar="DIR", help="prepared data (default: what the run trained on)")
-    command.add_argument("--task", choices=("retrieval", "grounding"), help="this one only (default: all that fit)")
+    command.add_argument("--task", choices=TASK_NAMES, help="this one only (default: all that fit)")
     command.add_argument("--split", help="this split only (default: those of the recipe)")
     command.add_argument("--checkpoint", choices=("latest", "best"), default="latest", help="which weights")
     command.add_argument("--limit", type=int, metavar="N", help="the first N images of each split")
     command.add_argument("--out", type=Path, metavar="DIR", help="where the results go (default: RUN/evaluation)")
     command.add_argument("--json", action="store_true", help="print the scores as JSON")
+
+    command = verb("bench", bench, "compare the families, or one with parts of it left out, on the embedded scenes")
+    benches = command.add_subparsers(dest="what", metavar="WHAT", required=True)
+    for name, help_text in BENCHES.items():
+        kind = benches.add_parser(name, help=help_text, description=help_text[0].upper() + help_text[1:] + ".")
+        kind.add_argument("overrides", nargs="*", metavar="key=value", help="change values of every variant's recipe")
+        chosen = kind.add_mutually_exclusive_group(required=name == "ablations")
+        if name == "ablations":
+            chosen.add_argument("--family", choices=tuple(MODELS), help="recipes/ablations/FAMILY.yaml")
+        chosen.add_argument("--recipe", metavar="RECIPE", help="a comparison of your own, written like the library's")
+        kind.add_argument("--variants", nargs="+", metavar="NAME", help="these only (default: all)")
+        kind.add_argument("--steps", type=int, metavar="N", help="steps of each variant, over all its stages")
+        kind.add_argument("--limit", type=int, metavar="N", help="ask about the first N held-out images")
+        kind.add_argument("--out", type=Path, metavar="DIR", help="where all goes (default: runs/bench/ and the name)")
+        kind.add_argument("--json", action="store_true", help="print the results as JSON")
 
     command = verb("show", show, "print a recipe with every value it stands for")
     command.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the name of one of the library's recipes")
@@ -109,6 +143,15 @@ def prepare(arguments: argparse.Namespace) -> int:
         _write(json.dumps(report.to_json(), indent=1, ensure_ascii=False))
     else:
         _say(console, f"wrote {arguments.out}", *report.lines())
+    return 0
+
+
+def detect(arguments: argparse.Namespace) -> int:
+    """Handle `crossgrain detect`."""
+    from crossgrain.detection.command import run
+
+    console = _console()
+    _say(console, *run(arguments.data, arguments.overrides, console))
     return 0
 
 
@@ -141,16 +184,14 @@ def pretrain(arguments: argparse.Namespace) -> int:
 
 def quickstart(arguments: argparse.Namespace) -> int:
     """Handle `crossgrain quickstart`."""
-    from crossgrain.recipes import QuickstartRecipe, find_recipe, load_run_recipe
+    from crossgrain.quickstart import choose, load, make_data
 
     console = _console()
-    recipe = load_run_recipe(find_recipe(arguments.recipe), arguments.overrides)
-    if not isinstance(recipe, QuickstartRecipe):
-        raise UserError(f"{arguments.recipe} has no scenes block: use `crossgrain pretrain {arguments.recipe}`")
-    data = arguments.out / "data"
-    _draw(recipe.scenes, data, console)
-    if _train(recipe.on(data), arguments.out, console):
-        _evaluate(arguments.out, None, recipe.evaluation, arguments.out / "evaluation", "latest", console)
+    recipe, path = load(*choose(arguments.recipe, arguments.overrides))
+    out = arguments.out or Path("runs") / path.stem
+    data = make_data(recipe, out, console)
+    if _train(recipe.on(data), out, console):
+        _evaluate(out, None, recipe.evaluation, out / "evaluation", "latest", console)
     return 0
 
 
@@ -176,18 +217,38 @@ def evaluate(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _draw(scenes: Any, data: Path, console: "Console") -> None:
-    """Draw the scenes, unless they stand in `data` already."""
-    from crossgrain.data.prepare import prepare as prepare_data
-    from crossgrain.data.shards import read_manifest
+def bench(arguments: argparse.Namespace) -> int:
+    """Handle `crossgrain bench`: 0 where every variant ended well, else 1."""
+    from crossgrain.bench.plan import load_plan
+    from crossgrain.bench.run import run_bench, size_of_detector
+    from crossgrain.bench.table import MARKDOWN, facts, notes, table_of, write_bench
 
-    flags = {"size": scenes.size, "seed": scenes.seed, "image_size": scenes.image_size}
-    if (data / "manifest.json").is_file() and read_manifest(data).get("source") == {"name": "scenes", **flags}:
-        return _say(console, f"scenes: {data} is there already")
-    report = prepare_data(
-        "scenes", None, data, flags=flags, vocab_size=scenes.vocab_size, overwrite=True, console=console
-    )
-    return _say(console, *report.lines())
+    console = _console(stderr=arguments.json)
+    family = getattr(arguments, "family", None)
+    name = arguments.recipe or (f"ablations/{family}" if family else arguments.what)
+    options = {"steps": arguments.steps, "limit": arguments.limit, "chosen": arguments.variants}
+    plan = load_plan(name, **options, overrides=arguments.overrides)
+    out = arguments.out or Path("runs") / "bench" / Path(name).stem
+    results = run_bench(plan, out, console)
+    detector = size_of_detector(out)
+    told = facts(plan, _bench_command(arguments, family))
+    values = write_bench(plan, results, told, out, detector)
+    console.print(table_of(results, detector).to_rich(plan.title))
+    _say(console, *notes(results, plan, detector), f"table: {out / MARKDOWN}")
+    if arguments.json:
+        _write(json.dumps(values, indent=1, ensure_ascii=False))
+    return int(any(result["status"] == "failed" for result in results))
+
+
+def _bench_command(arguments: argparse.Namespace, family: str | None) -> str:
+    """The command as it is written beside its figures: without --out and --json."""
+    flags = {"family": family, "recipe": arguments.recipe, "variants": arguments.variants}
+    flags |= {"steps": arguments.steps, "limit": arguments.limit}
+    words = ["crossgrain", "bench", arguments.what, *arguments.overrides]
+    for flag, value in flags.items():
+        if value is not None:
+            words += [f"--{flag}", *(map(str, value) if isinstance(value, list) else [str(value)])]
+    return shlex.join(words)
 
 
 def _train(recipe: "PretrainRecipe", out: Path, console: "Console | None", world: Any = None) -> Path | None:
@@ -203,12 +264,14 @@ def _evaluate(
     run_folder: Path, data: Path | None, plan: "Evaluation", out: Path, which: Any, console: "Console"
 ) -> dict[str, Any]:
     """Predict, score and report; print the tables and where the page is."""
+    from crossgrain.checks import check_stamp
     from crossgrain.evaluation.predict import evaluate as ask
     from crossgrain.evaluation.report import print_tables, write_report
     from crossgrain.recipes import load_run
 
     run = load_run(run_folder, which)
-    data = data or Path(run.recipe.stages[-1].sources[0].path)
+    data = data or run.data()
+    check_stamp(run.recipe, data)
     scores = ask(run.trained(), data, plan, out, console)
     page = write_report(run_folder, data, run.facts(), out)
     print_tables(out, console)

@@ -77,12 +77,17 @@ def load_recipe(schema: type[T], path: Path, overrides: Sequence[str] = ()) -> T
         raise RecipeError(f"{path} is not a text file in UTF-8: {error}") from None
     if not isinstance(tree, dict):
         raise RecipeError(f"{path}: a recipe is a mapping of keys to values, not {type(tree).__name__}")
+    return read_config(schema, with_overrides(tree, overrides), str(path))
+
+
+def with_overrides(tree: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """`tree` after `key.path=value` overrides, changed in place."""
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not key:
             raise RecipeError(f"{override!r} is no override: write key.path=value")
         _set(tree, key, read_yaml(value, f"override {override!r}"))
-    return read_config(schema, tree, str(path))
+    return tree
 
 
 def read_config(schema: type[T], tree: Any, where: str) -> T:
