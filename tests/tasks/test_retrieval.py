@@ -55,6 +55,7 @@ def test_lines_and_score_agree_with_the_matrices(trained, records, gallery, k, r
         logits = logits + similarity.numpy() / trained.model.temperature.item()
     lines = list(Retrieval(Retrieval.Config(k=k, rerank=rerank, **SMALL)).predict(trained, records))
     score = Retrieval.score(json.loads(json.dumps(lines)))
+    assert score.get("reranked_by") == ("matching and similarity" if rerank == "sum" else None)
     assert score["gallery"] == {"images": 13, "texts": len(owner)}
     asked = sorted(set(owner))
     texts_of_image = [[text for text, image in enumerate(owner) if image == row] for row in asked]

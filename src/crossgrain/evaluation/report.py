@@ -76,7 +76,8 @@ def _retrieval_table(blocks: Mapping[str, Mapping[str, Any]]) -> tuple[Table, st
     cutoffs = list(next(iter(blocks.values()))["text_to_image"])
     reranked = any("without_rerank" in block for block in blocks.values())
     protocol = next((block["protocol"] for block in blocks.values() if "protocol" in block), None)
-    how = "re-ranked by matching" if reranked else f"by matching, {protocol}" if protocol else "by similarity"
+    by = next((block["reranked_by"] for block in blocks.values() if "reranked_by" in block), "matching")
+    how = f"re-ranked by {by}" if reranked else f"by matching, {protocol}" if protocol else "by similarity"
     rows = []
     for direction, title in DIRECTION_TITLES.items():
         kinds = {how: (lambda b: b, lambda b: b["confidence_95"])}

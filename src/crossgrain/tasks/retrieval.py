@@ -32,6 +32,7 @@ from crossgrain.tasks.interface import Line, Task, Track, Trained, per_cent, per
 
 KEPT = max(CUTOFFS)  # candidates that a line lists
 DIRECTIONS = ("text_to_image", "image_to_text")
+BOTH = "matching and similarity"  # what re-ranks in place of matching alone where a run asks for the sum
 ALL_PAIRS = "all pairs"  # the protocol in which no similarity picks the candidates
 
 Answers = tuple[Iterator[Line], Iterator[Line]]  # of texts that find images, and of images that find texts
@@ -46,6 +47,7 @@ class Retrieval(Task):
     similarity alone.
     A text is named KEY#N. Without a matching objective, the similarity gives `ranked`, and there is nothing else;
     without an embedding space, the matching logits of all pairs do, and the line says so: {"protocol": "all pairs"}.
+    With `rerank: sum` it says {"reranked_by": "matching and similarity"}.
     """
 
     name = "retrieval"
@@ -84,10 +86,12 @@ class Retrieval(Task):
                 return
             search = self._by_similarity if isinstance(trained.model, DualEncoder) else _over_all_pairs
             to_image, to_text = search(trained, gallery, sizes, track)
+        summed = self.config.rerank == "sum" and isinstance(trained.model, DualEncoder) and "itm" in trained.objectives
+        how = {"reranked_by": BOTH} if summed else {}
         for name, text, answer in zip(gallery.names[1], gallery.texts, to_image, strict=True):
-            yield {"direction": DIRECTIONS[0], "query": name, "text": text, **answer}
+            yield {"direction": DIRECTIONS[0], "query": name, "text": text, **answer, **how}
         for image, answer in zip(gallery.asked, to_text, strict=True):
-            yield {"direction": DIRECTIONS[1], "query": gallery.keys[image], **answer}
+            yield {"direction": DIRECTIONS[1], "query": gallery.keys[image], **answer, **how}
 
     def _by_similarity(self, trained: Trained, gallery: Gallery, sizes: BatchSizes, track: Track) -> Answers:
         """The nearest candidates, re-ranked where the model can match."""
@@ -121,7 +125,7 @@ class Retrieval(Task):
             for name, group in groups.items()
         }
         gallery = {"images": candidates["text_to_image"], "texts": candidates["image_to_text"]}
-        protocol = {key: lines[0][key] for key in ("protocol",) if key in lines[0]}
+        protocol = {key: lines[0][key] for key in ("protocol", "reranked_by") if key in lines[0]}
         return {**scores, **protocol, "gallery": gallery, "confidence_95": intervals, "chance": chance}
 
 
