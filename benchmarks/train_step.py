@@ -1,12 +1,13 @@
-"""Time one training step of X-VLM base: forward, backward, clipping, optimizer.
+"""Time one training step of each family at base size: forward, backward, clipping, optimizer.
 
-    python benchmarks/train_step.py [--encoders swin_b vit_b16] [--precisions float32 bfloat16] [--device cpu|cuda]
+    python benchmarks/train_step.py [--cases vlbert imagebert ...] [--precisions float32 bfloat16] [--device cpu|cuda]
                                     [--batch 4] [--repeats 5] [--json FILE]
 
-Two steps are timed, as the original has two: an image-text step (contrastive, matching with hard negatives, masked
-words) and a region step (the same and boxes; half as many images, several regions each). Beside the seconds stands the
-share of the rate at which this machine multiplies large matrices in the same precision: what a perfect step would
-take is seconds x share. Inputs are random; nothing is loaded or decoded.
+A case is a model with the objectives that it is published with and a batch of its shapes. X-VLM has two for each image
+encoder, as the original has two steps: an image-text step (contrastive, matching with hard negatives, masked words) and
+a region step (the same and boxes; half as many images, several regions each). Beside the seconds stands the share of
+the rate at which this machine multiplies large matrices in the same precision: what a perfect step would take is
+seconds x share. Inputs are random; nothing is loaded or decoded.
 """
 
 import argparse
@@ -15,30 +16,110 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from crossgrain.data.types import Batch, BoxTarget, Hidden, Pixels, Text
+from crossgrain.data.types import Batch, BoxTarget, Hidden, HiddenRegions, Matched, Pixels, Regions, Text
+from crossgrain.models.imagebert import ImageBERT
+from crossgrain.models.interface import VisionLanguageModel
+from crossgrain.models.pixelbert import PixelBERT
+from crossgrain.models.vlbert import VLBERT
 from crossgrain.models.xvlm import XVLM
 from crossgrain.nn.vision import Swin, ViT
 from crossgrain.objectives.box import Box
 from crossgrain.objectives.itc import ITC
 from crossgrain.objectives.itm import ITM
 from crossgrain.objectives.mlm import MLM
+from crossgrain.objectives.region_class import RegionClass
+from crossgrain.objectives.region_feature import RegionFeature
 from crossgrain.training.learner import Learner
 from crossgrain.training.optimizer import OptimizerConfig, build_optimizer, set_rate
 from crossgrain.training.precision import autocast
 
-ENCODERS = {"swin_b": Swin.Config(), "vit_b16": ViT.Config(form="clip")}
-LENGTH, HIDDEN = 30, 8
+VOCABULARY, CLASSES, FEATURE = 30522, 1600, 2048
+HIDDEN_WORDS, HIDDEN_REGIONS = 8, 15  # places for them; as many are filled
+
+
+class Case(NamedTuple):
+    """A model with its objectives by name, and a batch for them."""
+
+    model: VisionLanguageModel
+    objectives: dict[str, torch.nn.Module]
+    batch: Batch
+
+
+def xvlm(vision: Swin.Config | ViT.Config, regions: bool, pairs: int) -> Case:
+    """X-VLM at 224 pixels and 30 tokens; with `regions`, two of them to an image, and boxes."""
+    model = XVLM(XVLM.Config(vision=vision, vocab_size=VOCABULARY))
+    objectives = {"itc": ITC(ITC.Config(), model), "itm": ITM(ITM.Config(), model), "mlm": MLM(MLM.Config(), model)}
+    low = torch.rand(pairs, 2) * 0.5
+    boxes = torch.cat([low, low + 0.4], dim=1) if regions else torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(pairs, 4)
+    rows = torch.arange(pairs) if regions else torch.arange(0)
+    images = max(1, pairs // 2) if regions else pairs
+    pixels = Pixels(pixels=noise(images, 224), image=torch.arange(pairs) % images, boxes=boxes, regions=rows)
+    targets = {}
+    if regions:
+        objectives["box"] = Box(Box.Config(), model)
+        valid = torch.ones(len(rows), dtype=torch.bool)
+        targets["box"] = BoxTarget(rows=rows, boxes=boxes[rows], valid=valid)
+    return Case(model, objectives, batch_of(pairs, 30, {"clean": pixels}, targets))
+
+
+def imagebert(pairs: int) -> Case:
+    """ImageBERT with 100 regions and 44 tokens, its four objectives on one pass."""
+    model = ImageBERT(ImageBERT.Config(vocab_size=VOCABULARY))
+    objectives = {
+        "mlm": MLM(MLM.Config(image="masked"), model),
+        "region_class": RegionClass(RegionClass.Config(num_classes=CLASSES), model),
+        "region_feature": RegionFeature(RegionFeature.Config(), model),
+        "itm": ITM(ITM.Config(negatives="swapped", image="masked", text="masked", head="linear"), model),
+    }
+    images, target = regions_of(pairs, 100, first=0)
+    matched = Matched(label=torch.arange(pairs) % 2 == 0)
+    return Case(model, objectives, batch_of(pairs, 44, images, {"regions": target, "itm": matched}))
+
+
+def vlbert(pairs: int) -> Case:
+    """VL-BERT with the whole image, 100 regions of stored features and 30 tokens; both objectives on one pass."""
+    model = VLBERT(VLBERT.Config(vocab_size=VOCABULARY))
+    classes = RegionClass.Config(num_classes=CLASSES, soft=True, head="transform")
+    objectives = {"mlm": MLM(MLM.Config(image="masked"), model), "region_class": RegionClass(classes, model)}
+    images, target = regions_of(pairs, 101, first=1)
+    return Case(model, objectives, batch_of(pairs, 30, images, {"regions": target}))
+
+
+def pixelbert(pairs: int) -> Case:
+    """Pixel-BERT with ResNet-50, 100 of 144 pixels of a square of 768, and 30 tokens; both objectives on one pass."""
+    model = PixelBERT(PixelBERT.Config(vocab_size=VOCABULARY))
+    objectives = {
+        "mlm": MLM(MLM.Config(), model),
+        "itm": ITM(ITM.Config(negatives="swapped", text="masked", head="linear"), model),
+    }
+    matched = Matched(label=torch.arange(pairs) % 2 == 0)
+    return Case(model, objectives, batch_of(pairs, 30, {"clean": Pixels.whole(noise(pairs, 768))}, {"itm": matched}))
+
+
+SWIN_B, VIT_B16 = Swin.Config(), ViT.Config(form="clip")
+CASES: dict[str, Callable[[int], Case]] = {
+    "xvlm swin_b": partial(xvlm, SWIN_B, False),
+    "xvlm swin_b regions": partial(xvlm, SWIN_B, True),
+    "xvlm vit_b16": partial(xvlm, VIT_B16, False),
+    "xvlm vit_b16 regions": partial(xvlm, VIT_B16, True),
+    "imagebert": imagebert,
+    "vlbert": vlbert,
+    "pixelbert r50": pixelbert,
+}
 
 
 def main() -> None:
     """Measure what the arguments ask for, print a table and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--encoders", nargs="+", choices=ENCODERS, default=list(ENCODERS))
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES), metavar="CASE", help="some of these")
     parser.add_argument("--precisions", nargs="+", choices=("float32", "bfloat16"), default=["float32", "bfloat16"])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batch", type=int, default=4, help="pairs in a step")
@@ -47,38 +128,34 @@ def main() -> None:
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     machine = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
-    print(f"X-VLM base, batch {arguments.batch}, 224 px, {LENGTH} tokens; {machine}, torch {torch.__version__}")
-    print(f"{'encoder':9} {'precision':9} {'step':10} {'seconds':>8} {'samples/s':>10} {'of matmul rate':>15}")
+    print(f"base size, batch {arguments.batch}; {machine}, torch {torch.__version__}")
+    print(f"{'case':21} {'precision':9} {'seconds':>8} {'samples/s':>10} {'of matmul rate':>15}")
     rows = []
     for precision in arguments.precisions:
         rate = matmul_rate(device, precision)
-        for encoder in arguments.encoders:
-            for kind in ("image-text", "region"):
-                row = measure(encoder, kind, precision, device, arguments.batch, arguments.repeats)
-                row["share_of_matmul_rate"] = row["flops"] / row["seconds"] / rate
-                rows.append(row)
-                print(
-                    f"{encoder:9} {precision:9} {kind:10} {row['seconds']:8.3f} {row['samples_per_second']:10.2f}"
-                    f" {row['share_of_matmul_rate']:14.0%}",
-                    flush=True,
-                )
+        for case in arguments.cases:
+            row = measure(case, precision, device, arguments.batch, arguments.repeats)
+            row["share_of_matmul_rate"] = row["flops"] / row["seconds"] / rate
+            rows.append(row)
+            print(
+                f"{case:21} {precision:9} {row['seconds']:8.3f} {row['samples_per_second']:10.2f}"
+                f" {row['share_of_matmul_rate']:14.0%}",
+                flush=True,
+            )
     if arguments.json:
         facts = {"machine": machine, "platform": platform.platform(), "torch": torch.__version__, "rows": rows}
         arguments.json.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
 
-def measure(encoder: str, kind: str, precision: str, device: torch.device, batch_size: int, repeats: int) -> dict:
+def measure(name: str, precision: str, device: torch.device, pairs: int, repeats: int) -> dict:
     """Median seconds of a step, and its floating-point operations (matrix products, forward and backward)."""
     torch.manual_seed(0)
-    model = XVLM(XVLM.Config(vision=ENCODERS[encoder], vocab_size=30522))
-    heads = {"itc": ITC(ITC.Config(), model), "itm": ITM(ITM.Config(), model), "mlm": MLM(MLM.Config(), model)}
-    if kind == "region":
-        heads["box"] = Box(Box.Config(), model)
-    learner = Learner(model, heads).to(device).train()
+    case = CASES[name](pairs)
+    learner = Learner(case.model, case.objectives).to(device).train()
     config = OptimizerConfig()
     optimizer = build_optimizer(learner, config)
     set_rate(optimizer, 1e-4)
-    batch = make_batch(batch_size, kind == "region").to(device)
+    batch = case.batch.to(device)
 
     def step() -> None:
         with autocast(precision, device):
@@ -93,36 +170,43 @@ def measure(encoder: str, kind: str, precision: str, device: torch.device, batch
         step()
     seconds = statistics.median(timed(step, device) for _ in range(repeats))
     return {
-        "encoder": encoder,
-        "step": kind,
+        "case": name,
         "precision": precision,
         "seconds": seconds,
-        "samples_per_second": batch_size / seconds,
+        "samples_per_second": pairs / seconds,
         "flops": counter.get_total_flops(),
     }
 
 
-def make_batch(pairs: int, regions: bool) -> Batch:
-    """Random pairs: each its own image, or regions two to an image."""
-    images = max(1, pairs // 2) if regions else pairs
-    low = torch.rand(pairs, 2) * 0.5
-    boxes = torch.cat([low, low + 0.4], dim=1) if regions else torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(pairs, 4)
-    rows = torch.arange(pairs) if regions else torch.arange(0)
-    text = Text(ids=torch.randint(1000, 30000, (pairs, LENGTH)), mask=torch.ones(pairs, LENGTH, dtype=torch.bool))
-    hidden = Hidden(position=torch.arange(1, HIDDEN + 1).expand(pairs, -1), label=text.ids[:, 1 : HIDDEN + 1].clone())
-    pixels = Pixels(
-        pixels=torch.randint(0, 256, (images, 3, 224, 224), dtype=torch.uint8),
-        image=torch.arange(pairs) % images,
-        boxes=boxes,
-        regions=rows,
+def batch_of(pairs: int, length: int, images: dict, targets: dict) -> Batch:
+    """Random texts of `length` tokens, some of them hidden, beside these images."""
+    text = Text(ids=torch.randint(1000, 30000, (pairs, length)), mask=torch.ones(pairs, length, dtype=torch.bool))
+    position = torch.arange(1, HIDDEN_WORDS + 1).expand(pairs, -1)
+    words = Hidden(position=position, label=text.ids.gather(1, position))
+    texts, group = {"clean": text, "masked": text}, torch.arange(pairs)
+    return Batch(image=images, text=texts, group=group, targets={"mlm": words, **targets})
+
+
+def noise(images: int, side: int) -> torch.Tensor:
+    """Random pictures."""
+    return torch.randint(0, 256, (images, 3, side, side), dtype=torch.uint8)
+
+
+def regions_of(pairs: int, count: int, first: int) -> tuple[dict, HiddenRegions]:
+    """Random regions in both variants, and those that are hidden, from number `first` on."""
+    low = torch.rand(pairs, count, 2) * 0.5
+    mask = torch.ones(pairs, count, dtype=torch.bool)
+    position = torch.arange(first, first + HIDDEN_REGIONS).expand(pairs, -1)
+    hidden = torch.zeros_like(mask).scatter(1, position, True)
+    probs = torch.randn(pairs, HIDDEN_REGIONS, CLASSES).softmax(-1)
+    regions = Regions(
+        features=torch.randn(pairs, count, FEATURE).half(),
+        boxes=torch.cat([low, low + 0.4], dim=-1),
+        mask=mask,
+        image=torch.arange(pairs),
     )
-    box = BoxTarget(rows=rows, boxes=boxes[rows], valid=torch.ones(len(rows), dtype=torch.bool))
-    return Batch(
-        image={"clean": pixels},
-        text={"clean": text, "masked": text},
-        group=torch.arange(pairs),
-        targets={"mlm": hidden, "box": box},
-    )
+    target = HiddenRegions(position=position, label=probs.argmax(-1), probs=probs)
+    return {"clean": regions, "masked": replace(regions, hidden=hidden)}, target
 
 
 def matmul_rate(device: torch.device, precision: str, size: int = 4096) -> float:
