@@ -1,4 +1,4 @@
-"""Every layout in small, with one of each mistake that it can hold; `found` reads it in this process."""
+"""Every layout of pictures in small, with one of each mistake that it can hold."""
 
 import hashlib
 import io
@@ -7,39 +7,14 @@ import os
 import tarfile
 import zlib
 from base64 import b64encode
-from collections import Counter
 from pathlib import Path
 
 import pytest
+from layouts import found, jpeg, put, reasons
 from PIL import Image
 
 from crossgrain.config import UserError
-from crossgrain.data.intake import check
-from crossgrain.data.records import Dropped
 from crossgrain.data.sets import DATASETS
-
-
-def jpeg(width=40, height=20, shade=0, **options) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (width, height), (shade, 90, 200)).save(buffer, "JPEG", **options)
-    return buffer.getvalue()
-
-
-def put(folder, *names, data=None):
-    for shade, name in enumerate(names):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data or jpeg(shade=shade))
-
-
-def found(source, root, **flags):
-    """(records by key, drops) of a layout."""
-    results = [one for item in DATASETS[source].reader()(root, **flags) for one in check(item)]
-    records = {one.record.key: one.record for one in results if not isinstance(one, Dropped)}
-    return records, [one for one in results if isinstance(one, Dropped)]
-
-
-def reasons(drops):
-    return Counter(drop.reason for drop in drops)
 
 
 def test_a_folder_gives_images_with_all_their_captions_and_counts_every_mistake(tmp_path):
@@ -97,7 +72,8 @@ def test_a_folder_may_name_its_splits(tmp_path, name):
 @pytest.mark.parametrize("source", [name for name, source in DATASETS.items() if source.has_root])
 def test_missing_annotations_are_named_with_the_paths_looked_for(tmp_path, source):
     put(tmp_path, "images/a.jpg")
-    needed = {flag.name: tmp_path / "gone" for flag in DATASETS[source].flags if flag.required}
+    gone = tmp_path / "gone"
+    needed = {flag.name: [gone] if flag.many else gone for flag in DATASETS[source].flags if flag.required}
     if "format" in needed:
         needed["format"] = "lxmert"
     with pytest.raises(UserError, match=f"looked for {tmp_path}"):

@@ -25,6 +25,7 @@ from crossgrain.data.progress import progress_bar
 from crossgrain.data.records import Dropped, Item, Record
 from crossgrain.data.sets import DATASETS
 from crossgrain.data.sets.arguments import VOCAB_SIZE
+from crossgrain.data.sets.official import counts, official_lines, official_sizes, task_texts
 from crossgrain.data.sets.pictures import is_split_name
 from crossgrain.data.shards import ShardWriter
 
@@ -42,6 +43,8 @@ class Report(Drops):
     kept_by_split: Counter[str] = field(default_factory=Counter)
     captions: int = 0
     regions: int = 0
+    counts_by_split: dict[str, Counter[str]] = field(default_factory=dict)  # images and all that is said about them
+    official: dict[str, dict[str, Any]] = field(default_factory=dict)  # published counts and their source, by split
     vocabulary: int = 0  # words, 0 without
     notes: list[str] = field(default_factory=list)  # of what the source did behind the shards, for people
 
@@ -51,6 +54,7 @@ class Report(Drops):
         self.kept_by_split[record.split] += 1
         self.captions += len(record.captions)
         self.regions += len(record.regions)
+        self.counts_by_split.setdefault(record.split, Counter()).update(counts(record))
 
     @property
     def num_dropped(self) -> int:
@@ -67,16 +71,21 @@ class Report(Drops):
         values = asdict(self)
         del values["notes"]
         values["kept_by_split"] = dict(sorted(self.kept_by_split.items()))
+        values["counts_by_split"] = {split: dict(found) for split, found in sorted(self.counts_by_split.items())}
         values["dropped"] = self.sorted_drops()
-        counts = {"num_dropped": self.num_dropped, "num_dropped_regions": self.num_dropped_regions}
-        return {**values, **counts}
+        return {**values, "num_dropped": self.num_dropped, "num_dropped_regions": self.num_dropped_regions}
 
     def lines(self) -> list[str]:
-        """The report for people: what was kept, then every reason with its count and first case."""
+        """The report for people: what was kept, beside what is published, then every reason with its first case."""
         splits = ", ".join(f"{split} {count:,}" for split, count in sorted(self.kept_by_split.items()))
-        kept = f"kept {self.kept:,} ({splits}) with {self.captions:,} captions and {self.regions:,} regions"
+        said = Counter({"captions": 0, "regions": 0})
+        for found in self.counts_by_split.values():
+            said.update(found)
+        *most, last = [f"{count:,} {name}" for name, count in said.items() if name != "images"]
+        kept = f"kept {self.kept:,} ({splits}) with {', '.join(most)} and {last}"
         regions = f", and {self.num_dropped_regions:,} regions" if self.num_dropped_regions else ""
-        return [kept, f"dropped {self.num_dropped:,}{regions}", *self.drop_lines(), *self.notes]
+        published = official_lines(self.official, self.counts_by_split)
+        return [kept, *published, f"dropped {self.num_dropped:,}{regions}", *self.drop_lines(), *self.notes]
 
 
 def prepare_arguments(arguments: argparse.Namespace, console: Console) -> Report:
@@ -135,7 +144,7 @@ def prepare(
     items = chosen.reader()(*([root] if chosen.has_root else []), split=split, **flags)
     total = partial(_total, items, flags.get("size", 0), limit)
     plain = {name: value for name, value in flags.items() if isinstance(value, int | str)}
-    report = Report(source=source)
+    report = Report(source=source, official=official_sizes(source, flags))
     with ShardWriter(out, records_per_shard, source={"name": source, **plain}, overwrite=overwrite) as writer:
         texts = writer.folder / "texts"
         with texts.open("w", encoding="utf-8") as said, progress_bar(console) as progress, ExitStack() as stack:
@@ -199,7 +208,9 @@ def _total(items: Iterable[Item], size: int, limit: int | None) -> int | None:
 
 
 def _texts(record: Record) -> Iterator[str]:
-    return chain(record.captions, *(region.texts() for region in record.regions))
+    """What a vocabulary is trained on: captions and regions, and where there are no captions, what tasks ask."""
+    asked = () if record.captions else task_texts(record)
+    return chain(record.captions, *(region.texts() for region in record.regions), asked)
 
 
 def _write_vocab(texts: Path, file: Path, size: int, vocab: Path | None) -> int:

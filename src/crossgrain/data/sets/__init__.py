@@ -42,6 +42,11 @@ _CAPTIONS = "file of captions, in place of the one under --root"
 _IMAGES = Flag("images", "folder of the images, in place of the one under --root")
 _FLICKR_FLAGS = (Flag("captions", f"{_CAPTIONS}: token file, CSV or Karpathy's JSON"), _IMAGES)
 
+
+def _refcoco_flags(partition: str) -> tuple[Flag, ...]:
+    return (Flag("split_by", "whose partition: unc, umd or google", str, default=partition), _IMAGES)
+
+
 DATASETS: dict[str, Source] = {
     "folder": Source("folder", "a folder of images with captions.csv, captions.tsv or captions.jsonl"),
     "scenes": Source(
@@ -91,6 +96,55 @@ DATASETS: dict[str, Source] = {
             Flag("captions", "CSV, TSV or JSON lines with image_id and caption", required=True),
         ),
         finishes=True,
+    ),
+    "vqa": Source(
+        "vqa",
+        "VQA v2 on COCO's images, in the official JSON: questions, and annotations with ten answers each",
+        (
+            Flag("questions", "files of questions, in place of all under --root", many=True),
+            Flag("annotations", "files of annotations, in place of those beside the questions", many=True),
+            _IMAGES,
+        ),
+    ),
+    "visual-genome-qa": Source(
+        "visual_genome_qa",
+        "Visual Genome's questions, in the official JSON",
+        (Flag("questions", "the file of questions, in place of question_answers.json"), _IMAGES),
+    ),
+    "gqa": Source(
+        "gqa",
+        "GQA, in the official JSON",
+        (
+            Flag("questions", "files of questions, or folders of them, in place of those under --root", many=True),
+            Flag("variant", "balanced or all questions", str, default="balanced"),
+            _IMAGES,
+        ),
+    ),
+    "snli-ve": Source(
+        "snli_ve",
+        "SNLI-VE on Flickr30k's images, in the official JSON lines",
+        (Flag("pairs", "files of pairs, in place of all *.jsonl under --root", many=True), _IMAGES),
+    ),
+    "xvlm-finetune": Source(
+        "xvlm_finetune",
+        "JSON files of X-VLM's fine-tuning: retrieval, captioning, VQA, NLVR2, RefCOCO+",
+        (Flag("files", "the files of one task", many=True, required=True), _IMAGES),
+    ),
+    "nlvr2": Source(
+        "nlvr2",
+        "NLVR2: statements about pairs of photographs, in the official JSON lines",
+        (Flag("statements", "files of statements, in place of all under --root", many=True), _IMAGES),
+    ),
+    "vcr": Source(
+        "vcr",
+        "VCR: questions with answers and rationales that point at objects, in the official JSON lines with metadata",
+        (Flag("questions", "files of questions, in place of train, val and test.jsonl", many=True), _IMAGES),
+    ),
+    "refcoco": Source("refcoco", "RefCOCO: refs(unc).p and instances.json", _refcoco_flags("unc")),
+    "refcoco+": Source("refcoco", "RefCOCO+: refs(unc).p and instances.json", _refcoco_flags("unc")),
+    "refcocog": Source("refcoco", "RefCOCOg: refs(umd).p and instances.json", _refcoco_flags("umd")),
+    "flickr30k-entities": Source(
+        "entities", "Flickr30k Entities: captions with phrases, and boxes in XML, in the official folders", (_IMAGES,)
     ),
     "webdataset": Source(
         "webdataset", "tars as img2dataset writes them: KEY.jpg, KEY.txt, KEY.json (a folder, a tar or a glob)"

@@ -110,7 +110,7 @@ class Element:
     """One element of a list in a JSON file: `name` is the list's key ("" for a file that is a list itself)."""
 
     name: str
-    where: str  # file:line and the element's place in its list
+    where: str  # file:line where it begins, and its place in its list
     value: Any
     start: int  # characters of the file before it, and behind it
     end: int
@@ -119,12 +119,14 @@ class Element:
 class JsonElements:
     """The elements of a JSON file that is a list, or an object of lists, in constant memory.
 
+    With `members`, what an object holds beside lists is an element too, by its key: an object of questions by their id.
     UserError, with file and line, where the file is no JSON. With `encoding="latin-1"` places count bytes.
     """
 
-    def __init__(self, path: Path, encoding: str = "utf-8"):
+    def __init__(self, path: Path, encoding: str = "utf-8", members: bool = False):
         self.path = path
         self.encoding = encoding
+        self.members = members
         self._decoder = json.JSONDecoder()
         self._text = ""
         self._at = 0  # where reading stands in `_text`
@@ -156,12 +158,17 @@ class JsonElements:
         if self._peek() == "[":
             yield from self._elements(name)
         else:
-            self._value()
+            line = self._line_number()
+            value, start, end = self._value()
+            if self.members:
+                yield Element(name, f"{self.path.name}:{line} {name}", value, start, end)
 
     def _elements(self, name: str) -> Iterator[Element]:
         for index in self._items("]"):
+            self._peek()
+            line = self._line_number()
             value, start, end = self._value()
-            yield Element(name, f"{self.path.name}:{self._line_number()} {name}[{index}]", value, start, end)
+            yield Element(name, f"{self.path.name}:{line} {name}[{index}]", value, start, end)
 
     def _items(self, closing: str) -> Iterator[int]:
         """Step over brackets and commas; the caller reads what stands between them."""

@@ -25,7 +25,7 @@ _FILES = (
     "captions.txt",
     "Flickr8k_text/Flickr8k.token.txt",
 )
-_FOLDERS = ("images", "Images", "Flicker8k_Dataset", "Flickr8k_Dataset", "flickr30k-images", "flickr30k_images", "")
+FOLDERS = ("images", "Images", "Flicker8k_Dataset", "Flickr8k_Dataset", "flickr30k-images", "flickr30k_images", "")
 _LISTS = {"train": "Flickr_8k.trainImages.txt", "val": "Flickr_8k.devImages.txt", "test": "Flickr_8k.testImages.txt"}
 _TOKEN = re.compile(r"(.+)#\d+\t(.*)")
 _PIPES = re.compile(r"(.+?)\| *\d+ *\|(.*)")
@@ -36,7 +36,7 @@ def read(
 ) -> Iterable[Item]:
     """The images, each with its five captions."""
     file = first_file(root, _FILES, "captions") if captions is None else given_file(captions, root, "captions")
-    folders = ImageFolders.under(root, _FOLDERS, images)
+    folders = ImageFolders.under(root, FOLDERS, images)
     return CaptionedImages(_captions(file), folders, Splits(split))
 
 

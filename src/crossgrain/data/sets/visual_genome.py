@@ -19,7 +19,7 @@ from crossgrain.data.sets.annotations import JsonElements, first_file
 from crossgrain.data.sets.pictures import ImageFolders, Splits, image_size, region
 
 _PARTS = {"region_descriptions.json": "regions", "objects.json": "objects", "attributes.json": "attributes"}
-_FOLDERS = ("", "VG_100K", "VG_100K_2", "images")
+FOLDERS = ("", "VG_100K", "VG_100K_2", "images")
 Part = tuple[str, str, int, int, str]  # file, key of its list, first byte, byte behind the last, file:line
 
 
@@ -29,7 +29,7 @@ def read(root: Path, *, split: str | None = None, images: Path | None = None) ->
     files = [root / name for name in _PARTS if (root / name).is_file()]
     if not files:
         raise UserError(f"no regions or objects: looked for {', '.join(str(root / name) for name in _PARTS)}")
-    return VisualGenome(sizes, files, ImageFolders.under(root, _FOLDERS, images), Splits(split))
+    return VisualGenome(sizes, files, ImageFolders.under(root, FOLDERS, images), Splits(split))
 
 
 class VisualGenome:
