@@ -123,7 +123,7 @@ def test_the_seed_decides_the_first_weights(read):
         ("stages=[]", "name at least one stage"),
         ("stages.0.steps=0", "stages.0.steps: .*greater than or equal to 1"),
         ("stages.0.lr=-1", "stages.0.lr: .*greater than 0"),
-        ("stages.0.sources.0.texts=words", "stages.0.sources.0.texts: .*'captions', 'regions' or 'corpus'"),
+        ("stages.0.sources.0.texts=words", "stages.0.sources.0.texts: .*'captions', 'regions', 'corpus'"),
         ("model.vision.type=vot", r"model.vision: unknown type 'vot' \(did you mean 'vit'\?\): choose from swin, vit"),
         ("model.vision.num_heads=3", "model.vision: dim 16 is not a multiple of num_heads 3"),
         ("objectives.0.type=itx", "objectives.0: unknown type 'itx'"),

@@ -21,14 +21,14 @@ _READERS = {  # what a model has to read for an objective
 }
 
 
-def check_parts(recipe: Any, names: Sequence[str]) -> None:
-    """ValueError where parts of a recipe contradict each other; `names` are those of its objectives, in their order."""
-    if not names or len(set(names)) < len(names):
-        raise ValueError(f"objectives {[*names]}: name at least one, and each once")
+def check_parts(recipe: Any, trained: Sequence[tuple[str, Any]]) -> None:
+    """ValueError where parts of a recipe contradict each other; `trained` is all that it trains, with its names."""
+    names, objectives = [name for name, _ in trained], dict(trained)
+    if not names or len(objectives) < len(names):
+        raise ValueError(f"objectives {names}: name at least one, and each once")
     if not recipe.stages:
         raise ValueError("name at least one stage")
     _check_sizes(recipe)
-    objectives = dict(zip(names, recipe.objectives, strict=True))
     for problem in _problems_of_regions(recipe, objectives):
         raise ValueError(problem)
     for stage in recipe.stages:

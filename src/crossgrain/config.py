@@ -8,6 +8,7 @@ This module imports no torch, so that commands can check their input before anyt
 import importlib
 import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -66,8 +67,13 @@ def read_yaml(text: str, where: str) -> Any:
         raise RecipeError(f"{where}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
 
 
-def load_recipe(schema: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
-    """Read `path` as a `schema`, with `key.path=value` overrides; RecipeError names each mistake by its path."""
+def load_recipe(
+    schema: type[T], path: Path, overrides: Sequence[str] = (), complete: Callable[[Any, Any], Any] | None = None
+) -> T:
+    """Read `path` as a `schema`, with `key.path=value` overrides; RecipeError names each mistake by its path.
+
+    `complete(tree, overridden)` fills in what the file leaves out, before the overrides.
+    """
     path = Path(path)
     if not path.is_file():
         raise RecipeError(f"no recipe at {path}")
@@ -77,6 +83,8 @@ def load_recipe(schema: type[T], path: Path, overrides: Sequence[str] = ()) -> T
         raise RecipeError(f"{path} is not a text file in UTF-8: {error}") from None
     if not isinstance(tree, dict):
         raise RecipeError(f"{path}: a recipe is a mapping of keys to values, not {type(tree).__name__}")
+    if complete is not None:
+        tree = complete(tree, with_overrides(deepcopy(tree), overrides))
     return read_config(schema, with_overrides(tree, overrides), str(path))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 import torch
 from pydantic import Field
@@ -17,15 +17,16 @@ from rich.console import Console
 
 from crossgrain.checks import check_parts, with_stamp
 from crossgrain.config import Choice, RecipeError, UserError, config_owner, configclass, load_recipe
+from crossgrain.data.asks import Reading
 from crossgrain.data.images import ImageConfig
 from crossgrain.data.loader import Source, batches
 from crossgrain.data.pairs import PairsConfig, RegionsConfig
 from crossgrain.data.samples import Recipe
 from crossgrain.data.text import TextConfig, Tokenizer, save_vocab
 from crossgrain.models import MODELS
-from crossgrain.models.interface import declared
+from crossgrain.models.interface import VisionLanguageModel, declared
 from crossgrain.objectives import OBJECTIVES
-from crossgrain.tasks.interface import Trained
+from crossgrain.tasks.interface import TASKS, Trained
 from crossgrain.tasks.plan import Evaluation
 from crossgrain.training import checkpoint
 from crossgrain.training.distributed import ALONE, World
@@ -82,7 +83,33 @@ class PretrainRecipe:
     seed: Annotated[int, Field(ge=0)] = 0
 
     def __post_init__(self) -> None:
-        check_parts(self, [objective_name(config) for config in self.objectives])
+        check_parts(self, [(objective_name(config), config) for config in self.trained_configs()])
+
+    # What a fine-tuning recipe (finetuning.py) does in its own way.
+
+    blind: ClassVar[bool] = False  # whether images show nothing
+    some_unused: ClassVar[bool] = False  # whether some of the model is not trained
+
+    def trained_configs(self) -> tuple[Any, ...]:
+        """The configurations of all that is trained beside the model."""
+        return self.objectives
+
+    def modules(self, model: VisionLanguageModel, tokenizer: Tokenizer | None) -> dict[str, torch.nn.Module]:
+        """What is trained beside the model, by name."""
+        return {objective_name(config): config_owner(config)(config, model) for config in self.objectives}
+
+    def reading(self, tokenizer: Tokenizer) -> Reading | None:
+        """How the texts of a task are read."""
+        return None
+
+    def start(self, learner: Learner, console: Console | None) -> None:
+        """Read the initial weights."""
+        if self.initial_weights is not None:
+            checkpoint.restore(self.initial_weights, learner)
+
+    def with_answers(self: Kind, folder: Path, console: Console | None, write: bool) -> Kind:
+        """The recipe with what a task's answers are, which stands in the run folder."""
+        return self
 
 
 @configclass
@@ -120,7 +147,11 @@ def find_recipe(name: str) -> Path:
         return given
     folders = [Path(__file__).parents[2] / "recipes", Path(sys.prefix) / "share" / "crossgrain" / "recipes"]
     for folder in folders:
-        candidates = [folder / name, folder / f"{name}.yaml", folder / "pretrain" / f"{name}.yaml"]
+        candidates = [
+            folder / name,
+            folder / f"{name}.yaml",
+            *(folder / kind / f"{name}.yaml" for kind in ("pretrain", "finetune")),
+        ]
         if found := next((candidate for candidate in candidates if candidate.is_file()), None):
             return found
     shipped = sorted(str(p.relative_to(f).with_suffix("")) for f in folders if f.is_dir() for p in f.rglob("*.yaml"))
@@ -128,17 +159,22 @@ def find_recipe(name: str) -> Path:
 
 
 def load_run_recipe(path: Path, overrides: tuple[str, ...] | list[str] = ()) -> PretrainRecipe:
-    """A recipe file of either kind: the quickstart's is the one with a `scenes` block."""
+    """A recipe file of any kind: the quickstart's has a `scenes` block, fine-tuning's a `task`."""
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    scenes = any(line.startswith("scenes:") for line in text.splitlines())
-    return load_recipe(QuickstartRecipe if scenes else PretrainRecipe, path, overrides)
+    kinds = {line.partition(":")[0] for line in text.splitlines()}
+    if "task" in kinds:
+        from crossgrain.finetuning import FinetuneRecipe, complete
+
+        return load_recipe(FinetuneRecipe, path, overrides, complete)
+    return load_recipe(QuickstartRecipe if "scenes" in kinds else PretrainRecipe, path, overrides)
 
 
 def objective_name(config: Any) -> str:
-    """The name of an objective in the table, or of an outsider's class."""
+    """The name of an objective or a task in its table, or of an outsider's class."""
     owner = config_owner(config)
     entry = f"{owner.__module__}:{owner.__qualname__}"
-    return next((name for name, known in OBJECTIVES.items() if known in (owner, entry)), owner.__name__.lower())
+    known = {**TASKS, **OBJECTIVES}
+    return next((name for name, here in known.items() if here in (owner, entry)), owner.__name__.lower())
 
 
 def with_vocabulary(recipe: Kind, size: int) -> Kind:
@@ -155,7 +191,7 @@ def settled(recipe: Kind) -> tuple[Kind, Tokenizer]:
     return with_stamp(with_vocabulary(recipe, len(tokenizer))), tokenizer
 
 
-def build_learner(recipe: PretrainRecipe, world: World = ALONE) -> Learner:
+def build_learner(recipe: PretrainRecipe, world: World = ALONE, tokenizer: Tokenizer | None = None) -> Learner:
     """The model and its objectives, initialised from the recipe's seed."""
     torch.manual_seed(recipe.seed)
     try:
@@ -165,7 +201,9 @@ def build_learner(recipe: PretrainRecipe, world: World = ALONE) -> Learner:
     except ValueError as error:
         raise RecipeError(f"model: {error}") from None
     try:
-        objectives = {objective_name(config): config_owner(config)(config, model) for config in recipe.objectives}
+        objectives = recipe.modules(model, tokenizer)
+    except UserError:
+        raise
     except ValueError as error:
         raise RecipeError(f"objectives: {error}") from None
     return Learner(model, objectives, world.gather(recipe.gathered_gradients))
@@ -174,11 +212,13 @@ def build_learner(recipe: PretrainRecipe, world: World = ALONE) -> Learner:
 def pretrain(recipe: PretrainRecipe, folder: Path, *, console: Console | None = None, world: World = ALONE) -> Outcome:
     """Run the recipe in `folder`, from its newest checkpoint if it has one."""
     recipe, tokenizer = settled(recipe)
+    recipe = recipe.with_answers(folder, console, world.is_main)
+    world.barrier()
     for index, stage in enumerate(recipe.stages):  # mistakes in the data are said before a folder is made
         _read(recipe, stage, index, tokenizer, range(0), world)
-    learner = build_learner(recipe, world)
-    if recipe.initial_weights is not None:
-        checkpoint.restore(recipe.initial_weights, learner)
+    learner = build_learner(recipe, world, tokenizer)
+    if checkpoint.latest(folder / "checkpoints") is None:
+        recipe.start(learner, console)
     checkpoint.open_run(folder, recipe, write=world.is_main)
     if world.is_main:
         save_vocab(tokenizer.tokens, folder / "vocab.txt")
@@ -223,6 +263,7 @@ def _plan(recipe: PretrainRecipe, tokenizer: Tokenizer, world: World) -> Plan:
         stage_at=lambda step: at(step)[1].name,
         objectives_at=lambda step: at(step)[1].objectives,
         begins_at=lambda step: step in ends,
+        some_unused=recipe.some_unused,
         score=score,
     )
 
@@ -231,7 +272,7 @@ def _read(
     recipe: PretrainRecipe, stage: Stage, index: int, tokenizer: Tokenizer, steps: range, world: World
 ) -> Iterator[Updates]:
     """The batches of these steps of a stage. Each stage draws from a seed of its own."""
-    return batches(
+    updates = batches(
         stage.sources,
         sample_recipe(recipe, stage, tokenizer),
         seed=recipe.seed + 7919 * index,
@@ -242,11 +283,14 @@ def _read(
         num_workers=recipe.train.num_workers,
         accumulate=recipe.train.accumulate,
     )
+    if not recipe.blind:
+        return updates
+    return ([[batch.blind() for batch in update] for update in step] for step in updates)
 
 
 def sample_recipe(recipe: PretrainRecipe, stage: Stage, tokenizer: Tokenizer) -> Recipe:
     """What turns the records of a stage into samples: words and regions are hidden where an objective predicts them."""
-    chosen = stage.objectives or [objective_name(config) for config in recipe.objectives]
+    chosen = stage.objectives or [objective_name(config) for config in recipe.trained_configs()]
     return Recipe(
         image=recipe.image,
         text=recipe.text,
@@ -257,6 +301,7 @@ def sample_recipe(recipe: PretrainRecipe, stage: Stage, tokenizer: Tokenizer) ->
         want_masked="mlm" in chosen,
         want_hidden="region_class" in chosen or "region_feature" in chosen,
         want_classes="region_class" in chosen,
+        reading=recipe.reading(tokenizer),
     )
 
 
@@ -321,9 +366,9 @@ class Run:
         recipe, known = self.recipe, tuple(self.learner.objectives)
         learnt = {name for stage in recipe.stages for name in (stage.objectives or known)}
         objectives = {name: head for name, head in self.learner.objectives.items() if name in learnt}
-        return Trained.of(
-            self.learner.model, objectives, self.tokenizer, recipe.text, recipe.image, recipe.regions, precision
-        )
+        answers = reading.answers if (reading := recipe.reading(self.tokenizer)) is not None else None
+        parts = self.tokenizer, recipe.text, recipe.image, recipe.regions, precision
+        return Trained.of(self.learner.model, objectives, *parts, answers=answers, blind=recipe.blind)
 
 
 def load_run(folder: Path, which: Literal["latest", "best"] = "latest", device: str | None = None) -> Run:
@@ -336,9 +381,9 @@ def load_run(folder: Path, which: Literal["latest", "best"] = "latest", device: 
         raise UserError(f"{folder} has no {which} checkpoint: {_explain_missing(which)}")
     recipe = load_run_recipe(found / "recipe.yaml")
     from_scratch = getattr(recipe.model, "from_scratch", lambda: recipe.model)  # outsiders may have nothing to read
-    recipe = replace(recipe, model=from_scratch(), initial_weights=None)
+    recipe = replace(recipe, model=from_scratch(), initial_weights=None).with_answers(folder, None, write=False)
     tokenizer = Tokenizer.load(folder / "vocab.txt")
-    learner = build_learner(recipe)
+    learner = build_learner(recipe, tokenizer=tokenizer)
     state = checkpoint.restore(found, learner)
     learner.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return Run(folder, recipe, learner.eval(), tokenizer, state)

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool, Float16, Float32, Int64, UInt8
 from torch import Tensor
 
+from crossgrain.data.asks import Words
 from crossgrain.data.images import ImageConfig, eval_image
 from crossgrain.data.pairs import RegionsConfig, detected_regions
 from crossgrain.data.records import WHOLE_IMAGE, Record
@@ -23,6 +24,7 @@ from crossgrain.data.types import (
     Matched,
     Pixels,
     RawRegions,
+    References,
     Regions,
     Text,
 )
@@ -59,6 +61,8 @@ def collate(samples: Sequence[Sample], origins: Sequence[Origin], recipe: Recipe
     targets: dict[str, Any] = {}
     if recipe.want_masked:
         texts["masked"], targets["mlm"] = _masked(rows, clean, text.masking.max_masked)
+    if samples[0].target is not None:
+        targets["references"] = _references(samples, sample_of_row, pad)
     if recipe.pairs.swapped:
         targets["itm"] = Matched(label=torch.from_numpy(matched))
     if recipe.reads == "pixels":
@@ -66,18 +70,18 @@ def collate(samples: Sequence[Sample], origins: Sequence[Origin], recipe: Recipe
         boxes = torch.tensor([row.box for row in rows], dtype=torch.float32)
         valid = torch.from_numpy(element[boxed] > 0)
         targets["box"] = BoxTarget(rows=torch.from_numpy(boxed), boxes=boxes[boxed], valid=valid)
-        pixels, size = _canvas([sample.pixels for sample in shown], recipe.image)
+        pixels, size = canvas([sample.pixels for sample in shown], recipe.image)
         rows_of_parts = torch.from_numpy(boxed)
         seen = Pixels(pixels=pixels, image=torch.from_numpy(image), boxes=boxes, regions=rows_of_parts, size=size)
         images: dict[str, Image] = {"clean": seen, "masked": seen}
     else:
-        images, predicted = _regions(shown, image, recipe)
+        images, predicted = seen_regions(shown, image, recipe)
         if predicted is not None:
             targets["regions"] = _per_row(predicted, image, matched & (image >= 0))
     return Batch(
         image=images,
         text=texts,
-        group=torch.from_numpy(_groups(origins)[sample_of_row] | element),
+        group=torch.from_numpy(groups_of(origins)[sample_of_row] | element),
         targets=targets,
         paired=None if has_image.all() else torch.from_numpy(image >= 0),
     )
@@ -85,17 +89,40 @@ def collate(samples: Sequence[Sample], origins: Sequence[Origin], recipe: Recipe
 
 def pad_texts(ids: Sequence[Sequence[int]], length: int, pad: int) -> Text:
     """Rows of token ids, padded to `length`."""
-    table = np.full((len(ids), length), pad, dtype=np.int64)
-    mask = np.zeros((len(ids), length), dtype=np.bool_)
+    table, mask = padded_table(ids, length, pad), np.zeros((len(ids), length), dtype=np.bool_)
     for row, values in enumerate(ids):
-        table[row, : len(values)] = values
         mask[row, : len(values)] = True
     return Text(ids=torch.from_numpy(table), mask=torch.from_numpy(mask))
 
 
+def pad_words(words: Sequence[Words], length: int, pad: int) -> Text:
+    """The same of the texts of a task, with segments and tags where these have them."""
+    text = pad_texts([row.ids for row in words], length, pad)
+    segments = [row.segments for row in words if row.segments is not None]
+    tags = [row.tags for row in words if row.tags is not None]
+    return replace(
+        text,
+        segment=torch.from_numpy(padded_table(segments, length, 0)) if segments else None,
+        tags=torch.from_numpy(padded_table(tags, length, -1)) if tags else None,
+    )
+
+
+def padded_table(rows: Sequence[Sequence[int]], length: int, fill: int) -> Int64[np.ndarray, "B L"]:
+    """Rows of numbers as a table of this length."""
+    table = np.full((len(rows), length), fill, dtype=np.int64)
+    for number, values in enumerate(rows):
+        table[number, : len(values)] = values
+    return table
+
+
+def _references(samples: Sequence[Sample], sample_of_row: Int64[np.ndarray, " B"], pad: int) -> References:
+    ids = np.stack([sample.target["references"] for sample in samples if sample.target is not None])[sample_of_row]
+    return References(ids=torch.from_numpy(ids), mask=torch.from_numpy(ids != pad))
+
+
 def pixels_of(records: Sequence[Record], config: ImageConfig) -> Pixels:
     """The images of these records as they are evaluated: whole, and neither flipped nor coloured."""
-    pixels, size = _canvas([eval_image(record, config) for record in records], config)
+    pixels, size = canvas([eval_image(record, config) for record in records], config)
     return replace(Pixels.whole(pixels), size=size)
 
 
@@ -107,12 +134,12 @@ def regions_of(records: Sequence[Record], config: RegionsConfig) -> Regions:
 
 def raw_regions_of(records: Sequence[Record], image: ImageConfig, config: RegionsConfig) -> RawRegions:
     """The images of these records, with the boxes that a detector found in them. UserError for a record without."""
-    pixels, size = _canvas([eval_image(record, image) for record in records], image)
+    pixels, size = canvas([eval_image(record, image) for record in records], image)
     table = _table([detected_regions(record, config) for record in records], config, features=False)
     return RawRegions(pixels=pixels, size=_filled(pixels, size), **table, image=torch.arange(len(records)))
 
 
-def _groups(origins: Sequence[Origin]) -> Int64[np.ndarray, " S"]:
+def groups_of(origins: Sequence[Origin]) -> Int64[np.ndarray, " S"]:
     """64 bits: data set (15), record (32), element (16, added by the caller)."""
     numbers = np.array([(origin.dataset, origin.record) for origin in origins], dtype=np.int64)
     return (numbers[:, 0] << 48) | (numbers[:, 1] << 16)
@@ -131,7 +158,7 @@ def _masked(rows: Sequence[Row], clean: Text, max_masked: int) -> tuple[Text, Hi
     return Text(ids=ids, mask=clean.mask), Hidden(position=torch.from_numpy(position), label=torch.from_numpy(label))
 
 
-def _canvas(
+def canvas(
     pictures: Sequence[UInt8[np.ndarray, "3 _ _"] | None], config: ImageConfig
 ) -> tuple[UInt8[Tensor, "I 3 H W"], Int64[Tensor, "I 2"] | None]:
     """The pictures in one tensor, and the (height, width) of each; None where all of them fill it."""
@@ -171,7 +198,7 @@ def _table(detected: Sequence[RegionFeatures], config: RegionsConfig, *, feature
     return {"features": table, **given} if features else given
 
 
-def _regions(
+def seen_regions(
     shown: Sequence[Sample], image: Int64[np.ndarray, " B"], recipe: Recipe
 ) -> tuple[dict[str, Image], HiddenRegions | None]:
     """The variants of the images' regions, and of each image (not row) those that are predicted.
@@ -183,7 +210,7 @@ def _regions(
     table = _table([regions.detected for regions in seen], recipe.regions, features=not raw)
     rows = torch.from_numpy(image)
     if raw:
-        pixels, size = _canvas([sample.pixels for sample in shown], recipe.image)
+        pixels, size = canvas([sample.pixels for sample in shown], recipe.image)
         clean = RawRegions(pixels=pixels, size=_filled(pixels, size), **table, image=rows)
     else:
         clean = Regions(**table, image=rows)

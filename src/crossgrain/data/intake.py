@@ -51,6 +51,9 @@ def _origin(item: object) -> str:
     return ", ".join(arguments)[:200] or repr(item)[:200]
 
 
+_OF_REGIONS = ("expressions", "choices")  # what names regions by their numbers
+
+
 def _check_record(record: Record) -> list[Checked | Dropped]:
     try:
         data = record.image if isinstance(record.image, bytes) else _read_file(record.image)
@@ -66,7 +69,8 @@ def _check_record(record: Record) -> list[Checked | Dropped]:
         Dropped(reason="region: image with an EXIF rotation", where=place(record), detail=_detail(record, ""))
         for _ in record.regions[len(regions) :]
     ]
-    return [*lost, Checked(replace(record, image=kept, regions=regions), extension, *image.size)]
+    extra = {key: value for key, value in record.extra.items() if key not in _OF_REGIONS} if turned else record.extra
+    return [*lost, Checked(replace(record, image=kept, regions=regions, extra=extra), extension, *image.size)]
 
 
 def _read_file(path: Path) -> bytes:

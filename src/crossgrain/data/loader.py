@@ -8,21 +8,26 @@ import os
 import signal
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch.utils.data import DataLoader, Dataset
 
 from crossgrain.config import Share, UserError, configclass
+from crossgrain.data.asks import MATERIAL
 from crossgrain.data.collate import Origin, collate
 from crossgrain.data.corpus import Corpus
 from crossgrain.data.pairs import OtherCaptions, RegionTexts, with_region_texts, with_wrong_captions
+from crossgrain.data.partners import Partners
 from crossgrain.data.records import Record
 from crossgrain.data.sampler import Ranks, StepSampler, coin
 from crossgrain.data.samples import Recipe, Sample, Texts, make_sample, make_text_sample
-from crossgrain.data.shards import Shards
+from crossgrain.data.shards import Shards, texts_of
+from crossgrain.data.task_batches import collate_task
+from crossgrain.data.task_samples import make_task_sample, references
 from crossgrain.data.types import Batch
 
 _SAMPLE, _WRONG = 3, 5  # what the random streams of a sample, and of its wrong captions, are for (see sampler.py)
@@ -35,11 +40,13 @@ class Source:
 
     path: str  # a folder that `crossgrain prepare` wrote; for a corpus a text file, or a folder of them
     split: str = "train"  # a corpus has none
-    # "regions": regions and objects with their boxes, and one caption as the whole image; "corpus": text without images
+    # "regions": regions and objects with their boxes, and one caption as the whole image; "corpus": text alone. For
+    # tasks "questions", "pairs" (statements about two images), "choices" or "expressions": one of each image a step.
     texts: Texts = "captions"
     batch_size: int  # images a step, over all ranks
     texts_per_image: int = 1
     extra_step: float | None = None  # not part of every step, but with this probability an update of its own before it
+    weight: Annotated[float, Field(gt=0)] = 1.0  # of its answers in the loss (X-VLM: 0.5 for Visual Genome's questions)
     # For studies: the share of its images that have another's captions and pass for pairs, as on the web; and which
     # texts of regions are left.
     wrong_captions: Share = 0.0
@@ -74,8 +81,12 @@ class _Failure(NamedTuple):
 
 def default_workers(world_size: int = 1) -> int:
     """One worker for every core that this process may use, but one for the training itself; at least 1, at most 8."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(_MAX_WORKERS, max(1, cores // world_size - 1))
+    return min(_MAX_WORKERS, max(1, usable_cores() // world_size - 1))
+
+
+def usable_cores() -> int:
+    """The processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def batches(
@@ -187,7 +198,7 @@ def _has_texts(data: Data, texts: Texts) -> np.ndarray:
         return np.ones(len(data), dtype=np.bool_)
     if isinstance(data, Shards):
         return data.column(f"num_{texts}") > 0
-    return np.array([bool(record.captions if texts == "captions" else record.regions) for record in data])
+    return np.array([bool(texts_of(record, texts)) for record in data])
 
 
 @dataclass(frozen=True)
@@ -228,33 +239,42 @@ class _MicroBatches(Dataset):
         self.opened = [o if _takes_others(o.config, recipe) else o._replace(usable=o.usable[:0]) for o in opened]
         self.recipe = recipe
         self.seed = seed
+        self.partners: dict[int, Partners] = {}
 
-    def __getitem__(self, slices: Iterable[_Slice]) -> Batch | _Failure:
+    def __getitem__(self, slices: Sequence[_Slice]) -> Batch | _Failure:
         try:
             return self._read(slices)
         except UserError as error:
             return _Failure(str(error))
 
-    def _read(self, slices: Iterable[_Slice]) -> Batch:
+    def _read(self, slices: Sequence[_Slice]) -> Batch:
         samples, origins = [], []
+        material: Any = self.opened[slices[0].source].config.texts
         for source, positions, numbers in slices:
             opened = self.opened[source]
             for position, number in zip(positions.tolist(), numbers.tolist(), strict=True):
                 rng = np.random.default_rng([self.seed, _SAMPLE, source, position])
                 samples.append(self._sample(opened, number, rng))
                 origins.append(Origin(opened.dataset, number, opened.config.texts == "regions"))
+        if material in MATERIAL:
+            return collate_task(samples, origins, material, self.recipe)
         return collate(samples, origins, self.recipe)
 
     def _sample(self, opened: _Opened, number: int, rng: np.random.Generator) -> Sample:
         config, records, recipe = opened.config, opened.records, self.recipe
         if isinstance(records, Corpus):
             return make_text_sample(records.piece(number, recipe.tokenizer, recipe.text, rng), recipe, rng)
+        if config.texts in MATERIAL:
+            partners = self.partners.setdefault(opened.dataset, Partners(records))
+            return make_task_sample(records[number], config.texts, recipe, rng, partners.record, config.weight)
         record = with_region_texts(records[number], config.region_texts)
         others = _other_captions(records, opened.usable, number) if _takes_others(config, recipe) else None
         if others is not None and config.wrong_captions:  # the same ones in every step, whoever reads them
             record = with_wrong_captions(record, config.wrong_captions, others, [self.seed, _WRONG, number])
         swapped = others if recipe.pairs.swapped else None
-        return make_sample(record, config.texts, config.texts_per_image, recipe, rng, swapped)
+        sample = make_sample(record, config.texts, config.texts_per_image, recipe, rng, swapped)
+        wanted = recipe.reading.num_references if recipe.reading is not None else 0
+        return replace(sample, target=references(record, wanted, recipe)) if wanted else sample
 
 
 def _takes_others(source: Source, recipe: Recipe) -> bool:

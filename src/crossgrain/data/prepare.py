@@ -208,9 +208,8 @@ def _total(items: Iterable[Item], size: int, limit: int | None) -> int | None:
 
 
 def _texts(record: Record) -> Iterator[str]:
-    """What a vocabulary is trained on: captions and regions, and where there are no captions, what tasks ask."""
-    asked = () if record.captions else task_texts(record)
-    return chain(record.captions, *(region.texts() for region in record.regions), asked)
+    """What a vocabulary is trained on: captions and regions, and what tasks ask and answer."""
+    return chain(record.captions, *(region.texts() for region in record.regions), task_texts(record))
 
 
 def _write_vocab(texts: Path, file: Path, size: int, vocab: Path | None) -> int:

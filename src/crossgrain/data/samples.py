@@ -1,12 +1,13 @@
 """One record and a random generator to one training sample. Pure functions, no torch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 
 from crossgrain.config import UserError
+from crossgrain.data.asks import Reading
 from crossgrain.data.augment import (
     augment_colours,
     box_in_crop,
@@ -32,7 +33,7 @@ from crossgrain.data.regions import RegionFeatures
 from crossgrain.data.text import TextConfig, Tokenizer, encode_text
 
 T = TypeVar("T")
-Texts = Literal["captions", "regions", "corpus"]
+Texts = Literal["captions", "regions", "corpus", "questions", "pairs", "choices", "expressions"]
 
 _TRIES = 8  # to find a caption that is not this image's as well
 
@@ -49,7 +50,8 @@ class Element(NamedTuple):
 class Row(NamedTuple):
     """An element in token ids; `masked` is (ids, positions, labels), or None where no objective asks for it.
 
-    A row that is not `matched` is masked like any other, which would give it away otherwise, but has no labels.
+    A row that is not `matched` is masked like any other, which would give it away otherwise, but has no labels. Rows of
+    tasks may have segments and tags (asks.py), and speak about the second image of their sample (`image` 1).
     """
 
     index: int
@@ -57,6 +59,9 @@ class Row(NamedTuple):
     ids: list[int]
     masked: tuple[list[int], list[int], list[int]] | None
     matched: bool = True
+    segments: list[int] | None = None
+    tags: list[int] | None = None
+    image: int = 0
 
 
 class SeenRegions(NamedTuple):
@@ -70,12 +75,15 @@ class SeenRegions(NamedTuple):
 class Sample:
     """One image with its rows: uint8 pixels (3, height, width), regions, or both, as the model reads it.
 
-    A sample of text alone has neither.
+    A sample of text alone has neither. One of a task may have a `second` image, whose rows stand here, and the
+    `target` of the task: arrays that are stacked over the samples of a batch.
     """
 
     pixels: np.ndarray | None
     rows: list[Row]
     regions: SeenRegions | None = None
+    second: "Sample | None" = None
+    target: Mapping[str, np.ndarray] | None = None
 
     @property
     def has_image(self) -> bool:
@@ -96,6 +104,7 @@ class Recipe:
     want_masked: bool = True  # hide words
     want_hidden: bool = False  # hide regions
     want_classes: bool = False  # of regions
+    reading: Reading | None = None  # of the texts of a task
 
     @property
     def crops(self) -> bool:
@@ -116,7 +125,7 @@ def make_sample(
     `other_captions` is what swapped texts are taken from. A record whose image is broken, or that lacks what is asked
     for, is an error with its key. Where the model reads stored regions no image is decoded.
     """
-    detected = None if recipe.reads == "pixels" else _regions(record, recipe)
+    detected = None if recipe.reads == "pixels" else read_regions(record, recipe)
     pixels, flipped = None, False
     try:
         image = None if recipe.reads == "regions" else EncodedImage(record.image)
@@ -126,12 +135,9 @@ def make_sample(
             elements = _swap(elements, record.captions, other_captions, recipe.pairs.swapped, rng)
         if image is not None:
             elements, flipped = _flip(elements, recipe.image, rng)
-            view = render(image, crop, recipe.image.shown_size(image.size))
-            if recipe.image.rand_augment:
-                view = augment_colours(view, *recipe.image.rand_augment, rng)
-            pixels = np.asarray(view).transpose(2, 0, 1)[:, :, :: -1 if flipped else 1]
+            pixels = _pixels(image, crop, flipped, recipe.image, rng)
     except ImageError as error:
-        raise UserError(f"record {record.key!r}: its image cannot be read: {error}") from None
+        raise unreadable(record, error) from None
     words, regions = _sides(recipe, len(detected) if detected is not None else 0, rng)
     rows = [_row(element, words, recipe, rng) for element in elements]
     if detected is None:
@@ -140,13 +146,48 @@ def make_sample(
     return Sample(pixels, rows, SeenRegions(flip_regions(detected) if flipped else detected, masked))
 
 
+def whole_or_crop(record: Record, recipe: Recipe, rng: np.random.Generator, whole: bool) -> Box:
+    """What is shown of the image of a task: a crop as the recipe has it, or the whole."""
+    if whole or not recipe.crops:
+        return WHOLE_IMAGE
+    try:
+        return random_crop(EncodedImage(record.image).size, recipe.image.crop_scale, rng)
+    except ImageError as error:
+        raise unreadable(record, error) from None
+
+
+def shown_image(
+    record: Record, crop: Box, flipped: bool, recipe: Recipe, rng: np.random.Generator
+) -> np.ndarray | None:
+    """The pixels of a crop (3, height, width), with augmented colours; None where the model reads no pixels."""
+    if recipe.reads == "regions":
+        return None
+    try:
+        return _pixels(EncodedImage(record.image), crop, flipped, recipe.image, rng)
+    except ImageError as error:
+        raise unreadable(record, error) from None
+
+
+def unreadable(record: Record, error: ImageError) -> UserError:
+    """A record whose image is broken, named."""
+    return UserError(f"record {record.key!r}: its image cannot be read: {error}")
+
+
+def _pixels(image: EncodedImage, crop: Box, flipped: bool, config: ImageConfig, rng: np.random.Generator) -> np.ndarray:
+    view = render(image, crop, config.shown_size(image.size))
+    if config.rand_augment:
+        view = augment_colours(view, *config.rand_augment, rng)
+    return np.asarray(view).transpose(2, 0, 1)[:, :, :: -1 if flipped else 1]
+
+
 def make_text_sample(ids: list[int], recipe: Recipe, rng: np.random.Generator) -> Sample:
     """One row of text alone, given in token ids."""
     masked = mask_tokens(ids, recipe.tokenizer, recipe.text.masking, rng) if recipe.want_masked else None
     return Sample(None, [Row(0, WHOLE_IMAGE, ids, masked)])
 
 
-def _regions(record: Record, recipe: Recipe) -> RegionFeatures:
+def read_regions(record: Record, recipe: Recipe) -> RegionFeatures:
+    """What a detector found in the record, checked for what the objectives need."""
     detected = detected_regions(record, recipe.regions)
     if recipe.want_classes and (detected.labels < 0).any():
         raise UserError(f"record {record.key!r}: its regions have no classes, which an objective predicts")

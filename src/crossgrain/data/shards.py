@@ -39,9 +39,23 @@ _COLUMNS = {  # what a sidecar says of each record, with its Arrow type
     "height": "int32",
     "num_captions": "int32",
     "num_regions": "int32",
+    "num_questions": "int32",  # of each task's material, what has an answer to learn from
+    "num_pairs": "int32",
+    "num_choices": "int32",
+    "num_expressions": "int32",
     "image_sha256": "string",
 }
+_COUNTED = [name.removeprefix("num_") for name in _COLUMNS if name.startswith("num_")]
+_TRUTH = {"questions": "answers", "pairs": "label", "choices": "answer_label", "expressions": "index"}
 _POSITION = ("image_offset", "image_size", "json_offset", "json_size")
+
+
+def texts_of(record: Record, kind: str) -> Sequence[Any]:
+    """Captions, regions, or a task's material of a record, as far as the truth is known that training needs."""
+    if kind in ("captions", "regions"):
+        return record.captions if kind == "captions" else record.regions
+    truth = _TRUTH[kind]
+    return [item for item in record.extra.get(kind, ()) if item.get(truth) not in (None, [])]
 
 
 class ShardWriter:
@@ -102,8 +116,7 @@ class ShardWriter:
             "json_size": len(texts),
             "width": width,
             "height": height,
-            "num_captions": len(record.captions),
-            "num_regions": len(record.regions),
+            **{f"num_{texts}": len(texts_of(record, texts)) for texts in _COUNTED},
             "image_sha256": hashlib.sha256(record.image).hexdigest(),
         }
         self._rows.append(row)

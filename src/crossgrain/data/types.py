@@ -51,11 +51,15 @@ def _map(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Text(Tensors):
-    """Token ids; `mask` is True on real tokens. `segment` is 0 everywhere unless a task says otherwise."""
+    """Token ids; `mask` is True on real tokens. `segment` is 0 everywhere unless a task says otherwise.
+
+    `tags` says which region of its image a word speaks about, as a place on the region axis, -1 for none (VCR).
+    """
 
     ids: Int[Tensor, "B L"]
     mask: Bool[Tensor, "B L"]
     segment: Int[Tensor, "B L"] | None = None
+    tags: Int[Tensor, "B L"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +78,10 @@ class Pixels(Tensors):
     boxes: Float[Tensor, "B 4"]
     regions: Int[Tensor, " R"] | None = None
     size: Int[Tensor, "I 2"] | None = None
+
+    def blind(self) -> "Pixels":
+        """The same images, all grey: for a baseline that sees nothing."""
+        return replace(self, pixels=torch.full_like(self.pixels, 128))
 
     def region_rows(self) -> Int[Tensor, " R"]:
         """The rows that may speak about a part of their image."""
@@ -106,6 +114,10 @@ class Regions(Tensors):
     image: Int[Tensor, " B"]
     hidden: Bool[Tensor, "I N"] | None = None
 
+    def blind(self) -> "Regions":
+        """As many regions that look like nothing and are nowhere: for a baseline that sees nothing."""
+        return replace(self, features=torch.zeros_like(self.features), boxes=_everywhere(self.boxes))
+
 
 @dataclass(frozen=True, kw_only=True)
 class RawRegions(Tensors):
@@ -121,6 +133,14 @@ class RawRegions(Tensors):
     mask: Bool[Tensor, "I N"]
     image: Int[Tensor, " B"]
     hidden: Bool[Tensor, "I N"] | None = None
+
+    def blind(self) -> "RawRegions":
+        """The same images, all grey, with regions that are nowhere."""
+        return replace(self, pixels=torch.full_like(self.pixels, 128), boxes=_everywhere(self.boxes))
+
+
+def _everywhere(boxes: Float[Tensor, "I N 4"]) -> Float[Tensor, "I N 4"]:
+    return boxes.new_tensor([0.0, 0.0, 1.0, 1.0]).expand_as(boxes).contiguous()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,14 +181,57 @@ Image = Pixels | Regions | RawRegions  # what a model reads of an image is said 
 
 
 @dataclass(frozen=True, kw_only=True)
+class Answers(Tensors):
+    """What people answered to each of S questions: at most A different answers, of at most L tokens each."""
+
+    index: Int[Tensor, "S A"]  # place in the answer vocabulary; -1 where it has none, and to fill
+    score: Float[Tensor, "S A"]  # what VQA's metric would give for it
+    weight: Float[Tensor, "S A"]  # the share of people who said it, times the weight of the source; 0 fills
+    ids: Int[Tensor, "S A L"]  # [CLS] answer [SEP]
+    mask: Bool[Tensor, "S A L"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged(Tensors):
+    """Whether each of S statements is true of its two images, whose rows are 2s and 2s + 1 (NLVR2)."""
+
+    label: Bool[Tensor, " S"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen(Tensors):
+    """Which of its four rows, 4s to 4s + 3, is right in each of S samples, and what its regions show (VCR)."""
+
+    label: Int[Tensor, " S"]
+    region_class: Int[Tensor, "S N"]  # the detector's label; -100 where there is none
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named(Tensors):
+    """The true box of each of S expressions, and how much every region of its image overlaps it (IoU)."""
+
+    box: Float[Tensor, "S 4"]
+    overlap: Float[Tensor, "S N"]  # N is 0 for models that read pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class References(Tensors):
+    """R captions of the image of each row, of at most L tokens; `mask` is False everywhere in those that fill."""
+
+    ids: Int[Tensor, "B R L"]
+    mask: Bool[Tensor, "B R L"]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Batch(Tensors):
     """One batch.
 
     `image` and `text` hold the variants that the collator made: "clean", and "masked", which is the clean one where
     nothing of it is to be predicted. `targets` holds what the objectives predict: "mlm" (Hidden), "regions"
-    (HiddenRegions), "itm" (Matched), "box" (BoxTarget). Rows with equal `group` speak about the same concept, so that
-    none of them is a negative of another. `paired` is False on rows that are text alone; None where every row has an
-    image.
+    (HiddenRegions), "itm" (Matched), "box" (BoxTarget); for tasks "questions" (Answers), "pairs" (Judged), "choices"
+    (Chosen), "expressions" (Named), "references" (References). Rows with equal `group` speak about the same concept, so
+    that none of them is a negative of another. `paired` is False on rows that are text alone; None where every row has
+    an image.
     """
 
     image: dict[str, Image]
@@ -176,3 +239,7 @@ class Batch(Tensors):
     group: Int[Tensor, " B"]
     targets: dict[str, Any] = field(default_factory=dict)
     paired: Bool[Tensor, " B"] | None = None
+
+    def blind(self) -> "Batch":
+        """The same batch with images that show nothing."""
+        return replace(self, image={variant: image.blind() for variant, image in self.image.items()})

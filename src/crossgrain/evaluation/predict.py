@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from crossgrain.config import UserError, config_owner, find_class
 from crossgrain.data.records import Record
+from crossgrain.data.regions import has_regions
 from crossgrain.data.shards import Shards
 from crossgrain.evaluation.score import write_scores, write_whole
 from crossgrain.tasks.interface import TASKS, Line, Task, Track, Trained
@@ -29,11 +30,13 @@ def evaluate(
     where the data do not have the first split.
     """
     splits = existing_splits(data, plan.splits)
-    tasks: list[Task] = [config_owner(config)(config) for config in plan.tasks]
-    missing = {task.name: task.missing(trained) for task in tasks}
-    asked = [task for task in tasks if missing[task.name] is None]
+    tasks: list[Task] = [config_owner(config)(config, trained.answers) for config in plan.tasks]
+    # A task may stand there twice, such as grounding by two methods.
+    missing = [task.missing(trained) for task in tasks]
+    asked = [task for task, what in zip(tasks, missing, strict=True) if what is None]
     if not asked:
-        raise UserError("nothing to evaluate: " + "; ".join(f"{name} needs {what}" for name, what in missing.items()))
+        told = (f"{task.name} needs {what}" for task, what in zip(tasks, missing, strict=True))
+        raise UserError("nothing to evaluate: " + "; ".join(told))
     folder.mkdir(parents=True, exist_ok=True)
     with _progress(console) as progress:
         tracker = partial(_tracker, progress, console)
@@ -72,7 +75,8 @@ def _predict(
 ) -> Iterator[Line]:
     for split in splits:
         reads = trained.model.reads
-        records = Shards(data, split, regions=reads != "pixels", images=reads != "regions")
+        wanted = any(task.ranks_detected for task in tasks) and has_regions(data)
+        records = Shards(data, split, regions=reads != "pixels" or wanted, images=reads != "regions")
         for task in tasks:
             track = tracker(f"{task.name}, {split}")
             for line in task.predict(trained, _First(records, limit or len(records)), track):
@@ -82,12 +86,16 @@ def _predict(
 class _First(Sequence[Record]):
     """The first records of a split, still read one at a time."""
 
-    def __init__(self, records: Sequence[Record], count: int):
-        self.records = records
+    def __init__(self, records: Shards, count: int):
+        self.records = self.whole = records  # the partner of a picture may be beyond the first ones
         self._length = min(count, len(records))
 
     def __len__(self) -> int:
         return self._length
+
+    def texts(self, index: int) -> Record:
+        """A record without its image."""
+        return self.records.texts(range(self._length)[index])
 
     def __getitem__(self, index: int) -> Record:  # pyright: ignore[reportIncompatibleMethodOverride] - no slices
         return self.records[range(self._length)[index]]

@@ -15,8 +15,10 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
+from torch import nn
 
-from crossgrain.data.collate import pad_texts, pixels_of, raw_regions_of, regions_of
+from crossgrain.data.asks import Reading, Words
+from crossgrain.data.collate import pad_texts, pad_words, pixels_of, raw_regions_of, regions_of
 from crossgrain.data.images import ImageConfig
 from crossgrain.data.masking import mask_tokens
 from crossgrain.data.pairs import Reads, RegionsConfig
@@ -30,6 +32,10 @@ T = TypeVar("T")
 TASKS: dict[str, type | str] = {
     "retrieval": "crossgrain.tasks.retrieval:Retrieval",
     "grounding": "crossgrain.tasks.grounding:Grounding",
+    "vqa": "crossgrain.tasks.vqa:VQA",
+    "nlvr2": "crossgrain.tasks.nlvr2:NLVR2",
+    "vcr": "crossgrain.tasks.vcr:VCR",
+    "captioning": "crossgrain.tasks.captioning:Captioning",
     "masked_regions": "crossgrain.tasks.masked:MaskedRegions",
     "masked_words": "crossgrain.tasks.masked:MaskedWords",
 }
@@ -68,6 +74,10 @@ class Trained:
     precision: torch.dtype = torch.float32
     hide_words: HideWords = no_words_to_hide
     regions: RegionsConfig = RegionsConfig()
+    tokenizer: Tokenizer | None = None
+    text: TextConfig | None = None
+    answers: Mapping[str, int] | None = None  # the answer vocabulary of a run that has one
+    blind: bool = False  # the images show nothing: a baseline
 
     @classmethod
     def of(
@@ -79,6 +89,8 @@ class Trained:
         image: ImageConfig,
         regions: RegionsConfig,
         precision: torch.dtype = torch.float32,
+        answers: Mapping[str, int] | None = None,
+        blind: bool = False,
     ) -> "Trained":
         """A model that reads pictures, regions and texts as its recipe says."""
         readers: dict[Reads, Callable[[Sequence[Record]], Image]] = {
@@ -88,7 +100,11 @@ class Trained:
         }
         tokenize = partial(encode_text, tokenizer=tokenizer, config=text)
         hide = partial(_hide_words, tokenizer=tokenizer, text=text)
-        return cls(model, objectives, readers[model.reads], tokenize, tokenizer.pad, precision, hide, regions)
+        read = readers[model.reads]
+        if blind:
+            read = partial(_read_nothing, read)
+        told = (tokenizer, text, answers, blind)
+        return cls(model, objectives, read, tokenize, tokenizer.pad, precision, hide, regions, *told)
 
     @property
     def device(self) -> torch.device:
@@ -121,6 +137,15 @@ class Trained:
         """The same, of token ids."""
         return pad_texts(ids, max(map(len, ids)), self.pad).to(self.device)
 
+    def words(self, rows: Sequence[Words]) -> Text:
+        """Texts of a task with their segments and tags, on the device, padded to the longest."""
+        return pad_words(rows, max(len(row.ids) for row in rows), self.pad).to(self.device)
+
+    def reading(self, **values: Any) -> Reading:
+        """How this model reads the texts of a task, whose `reading` gives the values."""
+        assert self.tokenizer is not None and self.text is not None
+        return Reading(tokenizer=self.tokenizer, text=self.text, answers=self.answers, **values)
+
     def images(
         self, records: Sequence[Record], batch_size: int, track: Track = untracked, description: str = "encode images"
     ) -> Iterator[tuple[list[Record], Image]]:
@@ -140,6 +165,10 @@ class Trained:
                 yield batch, image.to(self.device)
 
 
+def _read_nothing(read: Callable[[Sequence[Record]], Image], records: Sequence[Record]) -> Image:
+    return read(records).blind()
+
+
 def _hide_words(
     ids: Sequence[int], rng: np.random.Generator, tokenizer: Tokenizer, text: TextConfig
 ) -> tuple[list[int], list[int], list[int]]:
@@ -150,9 +179,27 @@ class Task(ABC):
     """One kind of question; made from its `Config`."""
 
     name: ClassVar[str]  # also the block in scores.json and the "task" of every line
+    texts: ClassVar[str | None] = None  # the kind of source that it is fine-tuned on; None: it only asks
 
-    def __init__(self, config: Any):
+    def __init__(self, config: Any, answers: Mapping[str, int] | None = None):
         self.config = config
+        self.answers = answers  # the answer vocabulary of the run, for tasks that have one: answer to place
+
+    def head(self, model: VisionLanguageModel, tokenizer: Tokenizer) -> nn.Module:
+        """What fine-tuning trains beside the model: `forward(views) -> Loss`, with `config.weight`.
+
+        `predict` finds it under the task's name. It may have `adopt(model, weights)`, see finetuning.py.
+        """
+        raise ValueError(f"{self.name} has nothing to fine-tune")
+
+    def reading(self, model: VisionLanguageModel) -> dict[str, Any]:
+        """What of data/asks.py `Reading` differs for this task with this model."""
+        return {}
+
+    @property
+    def ranks_detected(self) -> bool:
+        """Whether it asks for what a detector found, where there is any, also of a model that reads pixels."""
+        return False
 
     @abstractmethod
     def missing(self, trained: Trained) -> str | None:

@@ -154,7 +154,11 @@ def unique_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 def load_tensors(into: Mapping[str, Tensor], path: Path) -> None:
     """Copy a safetensors file into tensors of the same names and shapes; UserError names what differs."""
-    saved = _read(path)
+    copy_tensors(read(path), into, str(path))
+
+
+def copy_tensors(saved: Mapping[str, Tensor], into: Mapping[str, Tensor], where: str) -> None:
+    """The same, of tensors that were read already; `where` opens the message."""
     problems = [f"{name} is missing" for name in into if name not in saved]
     problems += [f"{name} is unknown" for name in saved if name not in into]
     problems += [
@@ -164,7 +168,7 @@ def load_tensors(into: Mapping[str, Tensor], path: Path) -> None:
     ]
     if problems:
         more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
-        raise UserError(f"{path} is a checkpoint of another model: {'; '.join(problems[:3])}{more}")
+        raise UserError(f"{where} is a checkpoint of another model: {'; '.join(problems[:3])}{more}")
     with torch.no_grad():
         for name, tensor in into.items():
             tensor.copy_(saved[name])
@@ -195,7 +199,7 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 def _restore_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> None:
     index = {name: i for i, name in enumerate(_named_parameters(optimizer))}
     state: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in _read(path).items():
+    for key, tensor in read(path).items():
         kind, _, name = key.partition("/")
         if name not in index:
             raise UserError(f"{path} is a checkpoint of another model: {name} is not trained here")
@@ -203,7 +207,8 @@ def _restore_optimizer(optimizer: torch.optim.Optimizer, path: Path) -> None:
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def read(path: Path) -> dict[str, Tensor]:
+    """The tensors of one file of a checkpoint; UserError where it cannot be read."""
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:

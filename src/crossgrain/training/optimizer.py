@@ -1,6 +1,6 @@
-"""AdamW over named parameter groups, and SGD beside it for the parts of a model that are trained so."""
+"""AdamW over named parameter groups, and SGD beside it, or in its place, for what is trained so."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import torch
 from pydantic import Field
@@ -19,9 +19,10 @@ class SGDPart:
 
     Pixel-BERT trains its CNN so, at a rate of 1e-2 where the transformer's is 1e-4: a `factor` of 100. Both rates
     follow one schedule. The decay is a part of the gradient and reaches every parameter, as in SOHO (AdamwSGD.py).
+    VL-BERT trains all of itself so for VCR, heads too: the prefix is empty, the factor 1.
     """
 
-    prefix: str
+    prefix: str  # "": everything, heads included
     factor: Positive = 100.0  # on the rate of the run
     momentum: Fraction = 0.9
     weight_decay: Annotated[float, Field(ge=0)] = 5e-4
@@ -32,7 +33,8 @@ class OptimizerConfig:
     """AdamW as X-VLM sets it (configs/Pretrain_*.yaml, optim.py).
 
     The learning rate is not here: a run sets it for every step (training/schedule.py). `new_parameters_factor`
-    multiplies it for parameters that no pre-trained part covers. `grouping` says what is not decayed: "paper" biases,
+    multiplies it for new parameters: "all" that no published part of a model covers and those of heads, or, where the
+    model comes whole from an earlier run, those of "heads" only. `grouping` says what is not decayed: "paper" biases,
     normalisations and other vectors and scalars; "official" what the original's substrings hit, so that the
     normalisations inside heads, the temperature and the class embeddings are decayed there; "all" nothing: VL-BERT
     decays every parameter (pretrain/function/train.py:140-158).
@@ -42,6 +44,7 @@ class OptimizerConfig:
     eps: Positive = 1e-8
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     new_parameters_factor: Positive = 2.0
+    new_parameters: Literal["all", "heads"] = "all"
     clip_norm: Positive | None = 1.0
     grouping: Literal["paper", "official", "all"] = "paper"
     sgd_parts: tuple[SGDPart, ...] = ()
@@ -74,26 +77,52 @@ class AdamWBesideSGD(torch.optim.Optimizer):
         self._share()
 
 
+@runtime_checkable
+class _Grown(Protocol):
+    """A head that starts from weights of the model or of other heads."""
+
+    def new_parameters(self) -> set[str]: ...
+
+
 def build_optimizer(learner: Learner, config: OptimizerConfig) -> torch.optim.Optimizer:
     """AdamW for every trained parameter of `learner`, fused; groups carry "param_names" and a "factor" on the rate.
 
-    With `sgd_parts` those parameters are SGD's. UserError for a prefix that no trained parameter of the model has.
+    With `sgd_parts` those parameters are SGD's, and without any other there is SGD alone. UserError for a prefix that no trained parameter of the model has.
 
     torch decays before the update with the bias-corrected eps, transformers 4.12.5 (the original) after it with the raw
     one. The decayed weights differ by lr^2 * weight_decay * update, about 1e-10 of a weight at lr 1e-4.
     """
-    new = {f"model.{name}" for name in learner.model.new_parameters()}
+    new = set()
+    if config.new_parameters == "all":
+        new = {f"model.{name}" for name in learner.model.new_parameters()}
+    for name, head in learner.objectives.items():  # a head is new, but for what it says it takes over
+        told = head.new_parameters() if isinstance(head, _Grown) else (part for part, _ in head.named_parameters())
+        new |= {f"objectives.{name}.{part}" for part in told}
     groups: dict[tuple[bool, bool], list[tuple[str, nn.Parameter]]] = {}
     by_sgd: dict[SGDPart, list[tuple[str, nn.Parameter]]] = {part: [] for part in config.sgd_parts}
     for name, parameter in learner.named_parameters():
         if not parameter.requires_grad:
             continue
-        part = next((part for part in by_sgd if name.startswith(f"model.{part.prefix}")), None)
+        part = next((part for part in by_sgd if name.startswith(part.prefix and f"model.{part.prefix}")), None)
         if part is not None:
             by_sgd[part].append((name, parameter))
         else:
-            is_new = name in new or name.startswith("objectives.")
-            groups.setdefault((is_new, _is_decayed(name, parameter, config.grouping)), []).append((name, parameter))
+            groups.setdefault((name in new, _is_decayed(name, parameter, config.grouping)), []).append(
+                (name, parameter)
+            )
+    for part, members in by_sgd.items():
+        if not members:
+            first = (name.split(".")[0] for name, p in learner.model.named_parameters() if p.requires_grad)
+            raise UserError(
+                f"optimizer.sgd_parts: no trained parameter is left that starts with {part.prefix!r}: "
+                f"there are {', '.join(dict.fromkeys(first))}"
+            )
+    sgd = [
+        {"params": members, "factor": part.factor, "weight_decay": part.weight_decay, "momentum": part.momentum}
+        for part, members in by_sgd.items()
+    ]
+    if not groups:
+        return torch.optim.SGD(sgd, lr=0.0)
     adamw = torch.optim.AdamW(
         [
             {
@@ -108,20 +137,7 @@ def build_optimizer(learner: Learner, config: OptimizerConfig) -> torch.optim.Op
         eps=config.eps,
         fused=True,
     )
-    if not by_sgd:
-        return adamw
-    for part, members in by_sgd.items():
-        if not members:
-            first = (name.split(".")[0] for name, p in learner.model.named_parameters() if p.requires_grad)
-            raise UserError(
-                f"optimizer.sgd_parts: no trained parameter is left that starts with {part.prefix!r}: "
-                f"there are {', '.join(dict.fromkeys(first))}"
-            )
-    sgd = [
-        {"params": members, "factor": part.factor, "weight_decay": part.weight_decay, "momentum": part.momentum}
-        for part, members in by_sgd.items()
-    ]
-    return AdamWBesideSGD(adamw, torch.optim.SGD(sgd, lr=0.0))
+    return AdamWBesideSGD(adamw, torch.optim.SGD(sgd, lr=0.0)) if sgd else adamw
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
