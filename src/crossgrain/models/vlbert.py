@@ -7,6 +7,9 @@ its word is [IMG]. A text without an image carries a learned stand-in.
 The original packs words, regions and [END] of each sample without a gap. Here they keep their places and a mask leaves
 out the padding between them: attention does not know the order, and positions count as if there were no gap.
 
+A word that names a region carries that region's feature instead of the whole image's, where a text says which one it
+names (`Text.tags`; VCR).
+
 Hidden words and hidden regions are predicted from one pass (objectives/mlm.py, objectives/region_class.py). Differences
 between the paper and its code: docs/vlbert.md.
 
@@ -15,10 +18,10 @@ D width.
 """
 
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -30,6 +33,32 @@ from crossgrain.nn.embeddings import VisualFeatureEmbedding, mean_where
 from crossgrain.nn.fast_rcnn import FastRCNN
 
 SEGMENT_C = 2  # of regions and [END]; texts are A (0) and B (1)
+WRITTEN = 20  # words of a text that is being written; pre-training has texts of that length, and longer ones seldom
+
+
+class Looks(NamedTuple):
+    """What words that name a region read of the image side: the visual features of I images, and which is whose."""
+
+    visual: Float[Tensor, "I N D"]  # before their normalisation, which words and regions have each their own
+    image: Int[Tensor, " B"]
+
+    def take(self, rows: Int[Tensor, " K"]) -> "Looks":
+        """The same images, met by these rows."""
+        return Looks(self.visual, self.image.index_select(0, rows))
+
+    def of(self, tags: Int[Tensor, "B L"]) -> Float[Tensor, "B L D"]:
+        """The feature of the region that each word names; the whole image's for -1."""
+        return self.visual[self.image.clamp(min=0)[:, None], tags.clamp(min=0)]
+
+
+class Tags(NamedTuple):
+    """Which region each word of the text side names, -1 for none."""
+
+    tags: Int[Tensor, "B L"]
+
+    def take(self, rows: Int[Tensor, " K"]) -> "Tags":
+        """Those of these rows."""
+        return Tags(self.tags.index_select(0, rows))
 
 
 class VLBERT(StreamModel):
@@ -122,7 +151,8 @@ class VLBERT(StreamModel):
         whole = torch.where((regions.image >= 0)[:, None], whole, self.visual_of_text_alone)
         on_words = self.word_visual_norm(whole)[:, None]
         always = tokens.mask.new_ones(len(tokens.mask), 1)
-        return Tokens(torch.cat([on_words, tokens.x], dim=1), torch.cat([always, tokens.mask], dim=1))
+        x, mask = torch.cat([on_words, tokens.x], dim=1), torch.cat([always, tokens.mask], dim=1)
+        return Tokens(x, mask, Looks(visual, regions.image))
 
     def described(self, image: Regions | RawRegions) -> Regions:
         """Regions with their features; from pixels these are computed here."""
@@ -150,21 +180,46 @@ class VLBERT(StreamModel):
         num_words = text.ids.shape[1]
         if num_words + 2 > self.config.max_length:
             raise ValueError(f"{num_words} words need max_length {num_words + 2}, it is {self.config.max_length}")
-        return Tokens(self.text_embedding.summed(text), text.mask)
+        return Tokens(self.text_embedding.summed(text), text.mask, None if text.tags is None else Tags(text.tags))
+
+    def on_words(self, image: Tokens, text: Tokens) -> Float[Tensor, "B #L D"]:
+        """What the image adds to each word: the whole image, or the region that the word names.
+
+        In the original too, every piece of a name has the feature (resnet_vlbert_for_vcr.py:149-163, 304-306).
+        """
+        whole = image.x[:, :1]
+        if not isinstance(text.memory, Tags):
+            return whole
+        assert isinstance(image.memory, Looks), "words that name regions need the image as it was encoded"
+        tags = text.memory.tags
+        return torch.where(tags[..., None] >= 0, self.word_visual_norm(image.memory.of(tags)), whole)
 
     def fuse(self, image: Tokens, text: Tokens) -> Fused:
         """One pass over words, regions and [END]; `Fused.image` holds the regions and, as the last one, [END].
 
         All regions share one position, the number of words; [END] has the next one (visual_linguistic_bert.py:221-227).
         """
-        on_words, regions = image.x[:, :1], image.x[:, 1:]
-        embedding, num_words = self.text_embedding, text.mask.sum(1)
-        words = text.x + on_words
-        regions = regions + embedding.position(num_words)[:, None]
-        end = self.end + embedding.segment.weight[SEGMENT_C] + embedding.position(num_words + 1)
-        x = embedding.dropout(embedding.norm(torch.cat([words, regions, end[:, None]], dim=1)))
-        there = text.mask.new_ones(len(text.mask), 1)
-        return self.stream(x, torch.cat([text.mask, image.mask[:, 1:], there], dim=1), text.x.shape[1])
+        words = text.x + self.on_words(image, text)
+        behind = self.behind(image, text.mask.sum(1))
+        x = self.text_embedding.finished(torch.cat([words, behind.x], dim=1))
+        return self.stream(x, torch.cat([text.mask, behind.mask], dim=1), text.x.shape[1])
+
+    def behind(self, image: Tokens, num_words: Int[Tensor, " B"]) -> Tokens:
+        """The regions and [END] behind this many words, before they are normalised."""
+        position = self.text_embedding.position
+        regions = image.x[:, 1:] + position(num_words)[:, None]
+        end = self.end + self.text_embedding.segment.weight[SEGMENT_C] + position(num_words + 1)
+        there = image.mask.new_ones(len(image.mask), 1)
+        return Tokens(torch.cat([regions, end[:, None]], dim=1), torch.cat([image.mask[:, 1:], there], dim=1))
+
+    def apart(self, image: Tokens) -> tuple[Float[Tensor, "B 1 D"], Tokens]:
+        """The regions and [END] of a text that is still to be written: behind the longest, as far as the model knows.
+
+        Where they stand in a text that is read tells its length, which a text that is written must not know.
+        """
+        last = min(WRITTEN, self.config.max_length - 2)
+        behind = self.behind(image, torch.full_like(image.mask[:, 0], last, dtype=torch.long))
+        return image.x[:, :1], behind._replace(x=self.text_embedding.finished(behind.x))
 
     def enable_activation_checkpointing(self) -> None:
         """Keep only the inputs of layers in memory and compute the rest again in the backward pass."""
