@@ -21,7 +21,10 @@ BENCHES = {
     "families": "the four families on the same scenes, with as many steps and about as many parameters",
     "ablations": "one family, whole and with parts of it left out, as its paper's own tables",
 }
-TASK_NAMES = ("retrieval", "grounding", "masked_regions", "masked_words")
+TASK_NAMES = (
+    *("retrieval", "vqa", "nlvr2", "vcr", "grounding", "captioning"),
+    *("masked_regions", "masked_words"),
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -95,15 +98,24 @@ def build_parser() -> argparse.ArgumentParser:
     command.add_argument("data", type=Path, metavar="DATA", help="a folder that `crossgrain prepare` wrote")
     command.add_argument("overrides", nargs="*", metavar="key=value", help=DETECT)
 
-    command = verb("pretrain", pretrain, "pre-train a model; on an existing run folder, continue")
-    command.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the name of one of the library's recipes")
-    command.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
-    command.add_argument(
-        "--out", type=Path, metavar="DIR", help="the run folder (default: runs/ and the recipe's name)"
-    )
+    for name, run, help_text, more in (
+        ("pretrain", pretrain, "pre-train a model", ""),
+        ("finetune", finetune, "fine-tune a pre-trained model for a task", "initial_weights=RUN; "),
+    ):
+        command = verb(name, run, f"{help_text}; on an existing run folder, continue")
+        command.add_argument(
+            "recipe", metavar="RECIPE", help="a YAML file, or the name of one of the library's recipes"
+        )
+        command.add_argument("overrides", nargs="*", metavar="key=value", help=more + OVERRIDES)
+        command.add_argument(
+            "--out", type=Path, metavar="DIR", help="the run folder (default: runs/ and the recipe's name)"
+        )
 
-    command = verb("evaluate", evaluate, "score a run on held-out data and write its report")
-    command.add_argument("run_folder", type=Path, metavar="RUN", help="a run folder")
+    command = verb("evaluate", evaluate, "score a run, or anybody's predictions, on held-out data and write a report")
+    command.add_argument("run_folder", type=Path, nargs="?", metavar="RUN", help="a run folder")
+    command.add_argument(
+        "--predictions", type=Path, metavar="FILE", help="score this file in place of a run; needs --data"
+    )
     command.add_argument("--data", type=Path, metavar="DIR", help="prepared data (default: what the run trained on)")
     command.add_argument("--task", choices=TASK_NAMES, help="this one only (default: all that fit)")
     command.add_argument("--split", help="this split only (default: those of the recipe)")
@@ -126,6 +138,19 @@ def build_parser() -> argparse.ArgumentParser:
         kind.add_argument("--limit", type=int, metavar="N", help="ask about the first N held-out images")
         kind.add_argument("--out", type=Path, metavar="DIR", help="where all goes (default: runs/bench/ and the name)")
         kind.add_argument("--json", action="store_true", help="print the results as JSON")
+
+    tasks_help = "every family at every task on the embedded scenes, beside the same models without images"
+    kind = benches.add_parser("tasks", help=tasks_help, description=tasks_help[0].upper() + tasks_help[1:] + ".")
+    kind.set_defaults(run=bench_tasks)
+    kind.add_argument("overrides", nargs="*", metavar="key=value", help="change values of every cell's recipe")
+    kind.add_argument("--recipe", default="tasks", metavar="RECIPE", help="a comparison of your own")
+    kind.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="where the quickstarts' runs are")
+    kind.add_argument("--families", nargs="+", metavar="NAME", help="these only (default: all)")
+    kind.add_argument("--tasks", nargs="+", metavar="NAME", help="these only (default: all)")
+    kind.add_argument("--jobs", type=int, metavar="N", help="cells at once, a thread each (default: one for each core)")
+    kind.add_argument("--limit", type=int, metavar="N", help="ask about the first N held-out images")
+    kind.add_argument("--out", type=Path, metavar="DIR", help="where all goes (default: runs/bench/tasks)")
+    kind.add_argument("--json", action="store_true", help="print the results as JSON")
 
     command = verb("show", show, "print a recipe with every value it stands for")
     command.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the name of one of the library's recipes")
@@ -166,6 +191,16 @@ def show(arguments: argparse.Namespace) -> int:
 
 def pretrain(arguments: argparse.Namespace) -> int:
     """Handle `crossgrain pretrain`, in one process or in each of torchrun's."""
+    return _run_recipe(arguments, "pretrain")
+
+
+def finetune(arguments: argparse.Namespace) -> int:
+    """Handle `crossgrain finetune`, likewise."""
+    return _run_recipe(arguments, "finetune")
+
+
+def _run_recipe(arguments: argparse.Namespace, verb: str) -> int:
+    from crossgrain.finetuning import FinetuneRecipe
     from crossgrain.recipes import QuickstartRecipe, find_recipe, load_run_recipe
     from crossgrain.training.distributed import join_world
 
@@ -173,6 +208,10 @@ def pretrain(arguments: argparse.Namespace) -> int:
     recipe = load_run_recipe(path, arguments.overrides)
     if isinstance(recipe, QuickstartRecipe):
         raise UserError(f"{path} draws its own data: use `crossgrain quickstart --recipe {arguments.recipe}`")
+    fitting = "finetune" if isinstance(recipe, FinetuneRecipe) else "pretrain"
+    if verb != fitting:
+        named = "names a task" if fitting == "finetune" else "names no task"
+        raise UserError(f"{path} {named}: use `crossgrain {fitting} {arguments.recipe}`")
     out = arguments.out or Path("runs") / path.stem
     with join_world() as world:
         console = _console() if world.is_main else None
@@ -203,6 +242,10 @@ def evaluate(arguments: argparse.Namespace) -> int:
     from crossgrain.recipes import load_run_recipe
 
     run, console = arguments.run_folder, _console(stderr=arguments.json)
+    if (run is None) == (arguments.predictions is None):
+        raise UserError("name a run folder, or with --predictions a file of answers: one of the two")
+    if run is None:
+        return _score_predictions(arguments, console)
     if not (run / "recipe.yaml").is_file():
         raise UserError(f"{run} is no run folder: it has no recipe.yaml")
     plan = narrowed(load_run_recipe(run / "recipe.yaml").evaluation, arguments.task, arguments.split)
@@ -214,6 +257,24 @@ def evaluate(arguments: argparse.Namespace) -> int:
     scores = _evaluate(run, arguments.data, plan, out, arguments.checkpoint, console)
     if arguments.json:
         _write(json.dumps(scores, indent=1))
+    return 0
+
+
+def _score_predictions(arguments: argparse.Namespace, console: "Console") -> int:
+    """Scores of a file of predictions in our form or an official one, printed and written beside it."""
+    from crossgrain.evaluation.official import score_predictions
+    from crossgrain.evaluation.score import write_whole
+
+    if arguments.data is None:
+        raise UserError("--predictions needs --data, the prepared data set that they answer")
+    file = arguments.predictions
+    scores = score_predictions(file, arguments.data, arguments.task, arguments.split)
+    out = (arguments.out or file.parent) / f"{file.stem}.scores.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    told = json.dumps(scores, indent=1)
+    write_whole(out, [told + "\n"])
+    _write(told)
+    _say(console, f"scores: {out}")
     return 0
 
 
@@ -240,11 +301,38 @@ def bench(arguments: argparse.Namespace) -> int:
     return int(any(result["status"] == "failed" for result in results))
 
 
+def bench_tasks(arguments: argparse.Namespace) -> int:
+    """Handle `crossgrain bench tasks`: 0 where every cell ended well, else 1."""
+    from crossgrain.bench.table import MARKDOWN
+    from crossgrain.bench.tasks import load_tasks, run_tasks, table_of_tasks, write_tasks
+    from crossgrain.data.loader import default_workers
+
+    console, chosen = _console(stderr=arguments.json), (arguments.families, arguments.tasks)
+    plan = load_tasks(arguments.recipe, *chosen, arguments.limit)
+    out = arguments.out or Path("runs") / "bench" / Path(arguments.recipe).stem
+    jobs = arguments.jobs if arguments.jobs is not None else default_workers() + 1
+    if jobs < 1:
+        raise UserError(f"--jobs must be at least 1, not {jobs}")
+    results = run_tasks(plan, out, arguments.runs, console, arguments.overrides, jobs)
+    flags = {"recipe": arguments.recipe if arguments.recipe != "tasks" else None, "families": arguments.families}
+    flags |= {"tasks": arguments.tasks, "limit": arguments.limit, "jobs": jobs}
+    command = _command_line(["crossgrain", "bench", "tasks", *arguments.overrides], flags)
+    values = write_tasks(plan, results, command, out)
+    console.print(table_of_tasks(plan, results).to_rich(plan.title))
+    _say(console, f"table: {out / MARKDOWN}")
+    if arguments.json:
+        _write(json.dumps(values, indent=1, ensure_ascii=False))
+    return int(any(result["status"] != "finished" for result in results.values()))
+
+
 def _bench_command(arguments: argparse.Namespace, family: str | None) -> str:
     """The command as it is written beside its figures: without --out and --json."""
     flags = {"family": family, "recipe": arguments.recipe, "variants": arguments.variants}
     flags |= {"steps": arguments.steps, "limit": arguments.limit}
-    words = ["crossgrain", "bench", arguments.what, *arguments.overrides]
+    return _command_line(["crossgrain", "bench", arguments.what, *arguments.overrides], flags)
+
+
+def _command_line(words: list[str], flags: dict[str, Any]) -> str:
     for flag, value in flags.items():
         if value is not None:
             words += [f"--{flag}", *(map(str, value) if isinstance(value, list) else [str(value)])]
@@ -253,10 +341,9 @@ def _bench_command(arguments: argparse.Namespace, family: str | None) -> str:
 
 def _train(recipe: "PretrainRecipe", out: Path, console: "Console | None", world: Any = None) -> Path | None:
     """Train; the last checkpoint, or None where a signal stopped it."""
-    from crossgrain import recipes
-    from crossgrain.training.distributed import ALONE
+    from crossgrain.runs import run_recipe
 
-    outcome = recipes.pretrain(recipe, out, console=console, world=world or ALONE)
+    outcome = run_recipe(recipe, out, console=console, world=world)
     return outcome.checkpoint if outcome.status == "finished" else None
 
 

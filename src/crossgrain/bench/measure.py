@@ -22,17 +22,17 @@ from crossgrain.data.loader import Source
 from crossgrain.evaluation.predict import evaluate
 from crossgrain.evaluation.report import write_report
 from crossgrain.evaluation.score import write_whole
-from crossgrain.recipes import QuickstartRecipe, load_run, pretrain
+from crossgrain.recipes import PretrainRecipe, load_run, pretrain
 from crossgrain.training.log import read_log
 
 RESULT, TRAINING = "result.json", "training.json"
 STOPPED = 130  # exit status of a process that a signal asked to stop, and that can be continued
 
 
-def measure_variant(recipe: QuickstartRecipe, folder: Path, stderr: bool = False) -> None:
+def measure_variant(recipe: PretrainRecipe, folder: Path, stderr: bool = False, console: Console | None = None) -> None:
     """Train in `folder`, evaluate and write result.json; a user's mistake is a result too, a signal exits with 130."""
     try:
-        result = {"status": "finished", **_measured(recipe, folder, Console(stderr=stderr))}
+        result = {"status": "finished", **_measured(recipe, folder, console or Console(stderr=stderr))}
     except UserError as error:
         result = {"status": "failed", "reason": str(error)}
         folder.mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ def write_json(path: Path, values: Any) -> None:
     write_whole(path, [json.dumps(values, indent=1, ensure_ascii=False) + "\n"])
 
 
-def _measured(recipe: QuickstartRecipe, folder: Path, console: Console) -> dict[str, Any]:
+def _measured(recipe: PretrainRecipe, folder: Path, console: Console) -> dict[str, Any]:
     if pretrain(recipe, folder, console=console).status != "finished":
         raise KeyboardInterrupt
     if not (folder / TRAINING).is_file():  # else only the evaluation was broken off
@@ -77,7 +77,7 @@ def last_losses(log: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return {name: fmean(values[-max(1, len(values) // 10) :]) for name, values in series.items()}
 
 
-def speed(recipe: QuickstartRecipe, log: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def speed(recipe: PretrainRecipe, log: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Seconds of a step (of each stage the median, then their mean), images and texts a second."""
     seconds = images = texts = 0.0
     for stage in recipe.stages:

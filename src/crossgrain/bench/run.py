@@ -2,7 +2,8 @@
 
 import json
 import multiprocessing
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -87,20 +88,31 @@ def _check_same_run(recipe: QuickstartRecipe, folder: Path) -> None:
 
 
 def _in_process(recipe: QuickstartRecipe, folder: Path, stderr: bool) -> None:
-    """`measure_variant` in a process that starts with nothing, so that its memory is its own.
+    """`measure_variant` in a process that starts with nothing, so that its memory is its own."""
+    in_processes(measure_variant, [(recipe, folder, stderr)], 1)
 
-    A signal that asks to stop reaches it too.
+
+def in_processes(target: Callable[..., None], calls: Sequence[tuple[Any, ...]], jobs: int) -> None:
+    """`target(*call)` for every call, each in a process of its own that starts with nothing, `jobs` at once.
+
+    A signal that asks to stop reaches them all; then, or where one of them was stopped, KeyboardInterrupt.
     """
-    process = multiprocessing.get_context("spawn").Process(target=measure_variant, args=(recipe, folder, stderr))
+    context, waiting = multiprocessing.get_context("spawn"), deque(calls)
+    running: list[Any] = []
+    stopped = False
     with StopSignals() as stop:
-        process.start()
-        told = False
-        while process.is_alive():
-            process.join(0.2)
-            if stop.requested and not told:
-                process.terminate()
-                told = True
-    if stop.requested or process.exitcode == STOPPED:
+        while running or (waiting and not stopped):
+            while waiting and len(running) < jobs and not stopped:
+                running.append(context.Process(target=target, args=waiting.popleft()))
+                running[-1].start()
+            running[0].join(0.2)
+            if stop.requested and not stopped:
+                for process in running:
+                    process.terminate()
+            ended = [process for process in running if not process.is_alive()]
+            running = [process for process in running if process not in ended]
+            stopped = stopped or stop.requested or any(process.exitcode == STOPPED for process in ended)
+    if stopped:
         raise KeyboardInterrupt
 
 

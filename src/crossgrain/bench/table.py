@@ -1,6 +1,5 @@
 """The table of a bench: measures down, variants across; for the terminal, as Markdown and as JSON."""
 
-import os
 import platform
 import re
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ import torch
 
 from crossgrain.bench.measure import write_json
 from crossgrain.bench.plan import Plan
+from crossgrain.data.loader import usable_cores
 from crossgrain.evaluation.markup import Cell, Table, plain
 from crossgrain.evaluation.score import write_whole
 
@@ -64,7 +64,7 @@ def _row(title: str, cells: Sequence[str | Cell], chance: str = "") -> list[str 
 
 
 def _number(result: Result, form: str, *keys: str) -> str:
-    value = _dig(result, keys)
+    value = dig(result, keys)
     return "" if value is None else f"{value:{form}}"
 
 
@@ -72,8 +72,8 @@ def _scored(block: Mapping[str, Any] | None, *keys: str) -> str | Cell:
     """A score with its interval; empty where the variant was not asked."""
     if block is None:
         return ""
-    low, high = _dig(block["confidence_95"], keys)
-    return Cell(f"{_dig(block, keys):.1f}", f"{low:.1f} to {high:.1f}")
+    low, high = dig(block["confidence_95"], keys)
+    return Cell(f"{dig(block, keys):.1f}", f"{low:.1f} to {high:.1f}")
 
 
 def _retrieval(result: Result, by: str) -> Mapping[str, Any] | None:
@@ -88,11 +88,11 @@ def _retrieval(result: Result, by: str) -> Mapping[str, Any] | None:
 
 def _chance(shown: Sequence[Result], *keys: str) -> str:
     """What guessing reaches, as the first variant that was asked says."""
-    values = [value for result in shown if (value := _dig(result["scores"], keys)) is not None]
+    values = [value for result in shown if (value := dig(result["scores"], keys)) is not None]
     return f"{values[0]:.1f}" if values else ""
 
 
-def _dig(tree: Any, keys: Sequence[str]) -> Any:
+def dig(tree: Any, keys: Sequence[str]) -> Any:
     """The value at a path of keys; None where a key is missing."""
     for key in keys:
         if key not in tree:
@@ -127,22 +127,29 @@ def notes(results: Sequence[Result], plan: Plan, detector: int = 0) -> list[str]
 
 
 def facts(plan: Plan, command: str) -> dict[str, str]:
-    """What was run, when, where and with which versions."""
+    """What was run, on which data, when, where and with which versions."""
     scenes = plan.scenes
+    return {
+        **told_of_machine(command),
+        "data": f"{scenes.size:,} scenes of {scenes.image_size} pixels, seed {scenes.seed}",
+        "training": f"{plan.steps:,} steps each",
+    }
+
+
+def told_of_machine(command: str) -> dict[str, str]:
+    """What was run, when, where and with which versions."""
     versions = {"crossgrain": version("crossgrain"), "torch": torch.__version__, "Python": platform.python_version()}
     return {
         "command": command,
         "date": date.today().isoformat(),
         "hardware": hardware(),
         "versions": ", ".join(f"{name} {number}" for name, number in versions.items()),
-        "data": f"{scenes.size:,} scenes of {scenes.image_size} pixels, seed {scenes.seed}",
-        "training": f"{plan.steps:,} steps each",
     }
 
 
 def hardware() -> str:
     """The GPU where there is one, and the processor with the cores that this process may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     cpuinfo = Path("/proc/cpuinfo")
     named = re.search(r"model name\s*:\s*(.+)", cpuinfo.read_text(encoding="utf-8")) if cpuinfo.is_file() else None
     processor = named[1].strip() if named else platform.processor() or platform.machine()
