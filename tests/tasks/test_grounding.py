@@ -44,8 +44,9 @@ def test_only_texts_that_single_out_a_region_are_asked():
     star, moon, other = (
         Region(box=(0.0, 0.0, x, x), label=name) for x, name in [(0.1, "star"), (0.2, "moon"), (0.3, "star")]
     )
-    assert phrases(Record(key="a", image=b"", regions=(star, moon, other))) == [("moon", moon.box)]
+    assert phrases(Record(key="a", image=b"", regions=(star, moon, other))) == [("moon", moon.box, None)]
     assert len(phrases(Record(key="a", image=b"", regions=(star, other)))) == 2
+    assert phrases(Record(key="a", image=b"", regions=(star, other)), unambiguous=True) == []
     assert phrases(Record(key="a", image=b"")) == []
 
 
@@ -53,8 +54,43 @@ def test_referring_expressions_come_before_region_texts():
     extra: dict = {"expressions": [{"text": "the star on the left", "index": 1}]}
     moon, star = Region(box=(0.0, 0.0, 1.0, 1.0), label="moon"), Region(box=(0.1, 0.1, 0.2, 0.2), label="star")
     assert phrases(Record(key="a", image=b"", regions=(moon, star), extra=extra)) == [
-        ("the star on the left", star.box)
+        ("the star on the left", star.box, None)
     ]
+
+
+def test_expressions_that_name_two_regions_are_left_out_on_demand():
+    moon, star = Region(box=(0.0, 0.0, 1.0, 1.0), label="moon"), Region(box=(0.1, 0.1, 0.2, 0.2), label="star")
+    named = [("the thing", 0), ("the thing", 1), ("moon", 1), ("bright one", 1), ("bright one", 1)]
+    extra: dict = {"expressions": [{"text": text, "index": i, "id": n} for n, (text, i) in enumerate(named)]}
+    record = Record(key="a", image=b"", regions=(moon, star), extra=extra)
+    assert [phrase.id for phrase in phrases(record)] == [0, 1, 2, 3, 4]
+    assert [phrase.id for phrase in phrases(record, unambiguous=True)] == [3, 4]  # "moon" also labels region 0
+
+
+def test_an_expression_without_its_region_gets_a_line_and_no_score(trained, records):
+    expressions = [{"text": "a star", "id": 7}, {"text": "a circle", "index": 1, "id": 8}]
+    asked = [replace(record, extra={"expressions": expressions}) for record in records[:3]]
+    lines = list(Grounding(Grounding.Config()).predict(trained, asked))
+    assert [(line["id"], line["truth"] is None, line["iou"] is None) for line in lines[:2]] == [
+        (7, True, True),
+        (8, False, False),
+    ]
+    score = Grounding.score(json.loads(json.dumps(lines)))
+    assert (score["phrases"], score["unscored"]) == (3, 3)
+    unknown = [line for line in lines if line["truth"] is None]
+    assert Grounding.score(unknown) == {"method": "box", "unscored": 3}
+
+
+def test_methods_are_scored_apart():
+    box = [0.0, 0.0, 0.5, 0.5]
+    heat = {"point": [0.9, 0.9], "method": "gradcam"}
+    lines = [line(box, box) | {"method": "box"}, line(box, box) | heat, line(box, box) | {**heat, "point": [0.1, 0.5]}]
+    score = Grounding.score(lines)
+    assert (score["method"], score["phrases"], "pointing" in score) == ("box", 1, False)
+    inner = score["gradcam"]
+    assert (inner["phrases"], inner["pointing"], inner["accuracy@0.5"]) == (2, 50.0, 100.0)
+    assert inner["confidence_95"]["pointing"] == [9.45, 90.55]  # Wilson, 1 of 2
+    assert inner["chance"]["pointing"] == 50.0  # each is answered with the other's point
 
 
 def test_records_without_regions_ask_nothing(trained, records):

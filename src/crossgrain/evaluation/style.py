@@ -52,8 +52,21 @@ figure { margin: 0; }
 .frame { line-height: 0; }
 .frame img { width: 100%; height: auto; }
 .row .frame img, .pair .frame img { aspect-ratio: 1; object-fit: contain; }
+.frame img.heat { position: absolute; inset: 0; height: 100%; }
+.frame .point {
+  position: absolute; width: 12px; height: 12px; margin: -6px; border: 2.5px solid #fff; border-radius: 50%;
+  box-shadow: 0 0 0 1.5px #1f2630;
+}
 .frame i { position: absolute; box-shadow: 0 0 0 1px #fff9; border-radius: 2px; }
 .frame i, .key { border: 2.5px solid currentcolor; }
+.frame .object { color: var(--hue); }
+.frame .object b {
+  position: absolute; left: -2.5px; bottom: 100%; padding: 0 .3em; background: var(--hue); color: #fff;
+  font: 600 .7rem/1.35 system-ui, sans-serif;
+}
+.frame .object.high b { bottom: auto; top: 0; left: 0; }
+.hue0 { --hue: #c2185b; } .hue1 { --hue: #1565c0; } .hue2 { --hue: #2e7d32; }
+.hue3 { --hue: #8e24aa; } .hue4 { --hue: #b45309; } .hue5 { --hue: #00696e; }
 .frame .predicted, .key.predicted { border-style: dashed; }
 i.true, .key.true { color: #19c05b; }
 i.predicted, .key.predicted { color: #ff3d7f; }
@@ -62,6 +75,18 @@ figcaption { font-size: .78rem; line-height: 1.35; color: var(--soft); margin-to
 figcaption b { color: var(--ink); font-weight: 550; }
 figure.right .frame { outline: 3px solid var(--right); outline-offset: 1px; }
 figure.right figcaption, li.right { color: var(--right); font-weight: 600; }
+li.wrong { color: var(--wrong); }
+li.chosen { font-weight: 600; }
+.yes { color: var(--right); } .no { color: var(--wrong); }
+figcaption .yes { color: var(--right); } figcaption .no { color: var(--wrong); }
+figcaption small { margin-left: .4rem; }
+.answer { margin-top: .15rem; font-size: .86rem; color: var(--soft); }
+.twins { display: grid; grid-template-columns: repeat(2, minmax(0, 380px)); gap: .9rem 1.6rem; }
+.twins p { margin: 0 0 .5rem; font-weight: 550; }
+.two { display: grid; grid-template-columns: 1fr 1fr; gap: .3rem; }
+.two .frame img { aspect-ratio: 1; object-fit: contain; }
+.scene { display: grid; grid-template-columns: minmax(220px, 2fr) 5fr; gap: 1.2rem; align-items: start; }
+.scene ol { margin-bottom: .7rem; }
 figure.apart { padding-left: .8rem; border-left: 1px dashed #b9c1cb; }
 ol { margin: 0; padding-left: 1.6rem; }
 li small { color: var(--soft); font-weight: 400; margin-left: .4rem; }

@@ -3,18 +3,21 @@
 Shape letters: B pairs, L words, N image tokens, D width, E embedding size.
 """
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from crossgrain.config import config_owner
+from crossgrain.config import UserError, config_owner
 from crossgrain.data.pairs import Reads
-from crossgrain.data.types import Image, Text
+from crossgrain.data.types import Image, Pixels, Text
+from crossgrain.nn.decoding import Past
 from crossgrain.nn.lengths import Last
-from crossgrain.nn.transformer import Computed
+from crossgrain.nn.transformer import Computed, CrossAttention, SelfAttention
 
 
 class Tokens(NamedTuple):
@@ -32,6 +35,22 @@ class Tokens(NamedTuple):
         """The tokens of these rows, in this order."""
         memory = None if self.memory is None else self.memory.take(rows)
         return Tokens(self.x.index_select(0, rows), self.mask.index_select(0, rows), memory)
+
+
+class Grid(NamedTuple):
+    """How the tokens of images lie over their pixels, row by row."""
+
+    rows: int
+    columns: int
+    covered: Float[Tensor, "I 2"]  # rows and columns that each image fills; the rest of its canvas is empty
+
+    @staticmethod
+    def of(image: Pixels, stride: float | int) -> "Grid":
+        """One token for every `stride` pixels of the canvas along both axes."""
+        height, width = image.pixels.shape[2:]
+        size = image.boxes.new_tensor([height, width]).expand(len(image.pixels), 2)
+        covered = (size if image.size is None else image.size) / stride
+        return Grid(math.ceil(height / stride), math.ceil(width / stride), covered)
 
 
 class Fused:
@@ -102,6 +121,34 @@ class VisionLanguageModel(nn.Module, ABC):
     @abstractmethod
     def fuse(self, image: Tokens, text: Tokens) -> Fused:
         """Row b of `image` meets row b of `text`."""
+
+    @property
+    def image_attention(self) -> Sequence[SelfAttention | CrossAttention]:
+        """Where the words look at the image, from the first layer to the last; empty where a model does not tell.
+
+        The keys of a cross-attention are the image's tokens behind one that sums them up, those of a self-attention
+        the words and then the image's tokens.
+        """
+        return ()
+
+    def grid(self, image: Pixels) -> Grid:
+        """Where in their images the tokens lie, for models that read pixels."""
+        raise ValueError(f"{type(self).__name__} does not tell where its image tokens lie")
+
+    def begin(self, image: Tokens) -> Past:
+        """What a text about these images starts from, for models that write; UserError for those that do not."""
+        raise UserError(f"{type(self).__name__} does not write: it has no `begin` and `extend`")
+
+    def extend(self, past: Past, text: Text) -> tuple[Float[Tensor, "B L D"], Past]:
+        """What L more words of each row become, and the past with them. They see the image and the words before."""
+        raise UserError(f"{type(self).__name__} does not write: it has no `begin` and `extend`")
+
+    def decode(self, image: Tokens, text: Text) -> Float[Tensor, "B L D"]:
+        """What every word becomes that sees the whole image, and of its text only itself and the words before it.
+
+        The image's tokens see the image alone, so that nothing of the words reaches an earlier word through them.
+        """
+        return self.extend(self.begin(image), text)[0]
 
     def new_parameters(self) -> set[str]:
         """Names of the parameters that no pre-trained part covers; a recipe may give them a higher rate."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from crossgrain.config import Count, configclass
 from crossgrain.data.types import Pixels
-from crossgrain.models.interface import Tokens
+from crossgrain.models.interface import Grid, Tokens
 from crossgrain.models.single_stream import StreamConfig, StreamModel, rows_of_images
 from crossgrain.nn.cnn import CNN
 from crossgrain.nn.transformer import take_positions
@@ -80,6 +80,10 @@ class PixelBERT(StreamModel):
         if self.row is not None and self.column is not None:
             x = x + self.positions(rows, columns, at)
         return rows_of_images(self.dropout(self.norm(x)), mask, image.image)
+
+    def grid(self, image: Pixels) -> Grid:
+        """The cells of the last feature map."""
+        return Grid.of(image, self.cnn.stride)
 
     def positions(self, rows: int, columns: int, at: Int[Tensor, "I P"] | None) -> Float[Tensor, "... P D"]:
         """The vectors of a cell's row and column, for all cells or for those at `at` (row by row)."""

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from crossgrain.config import Count, Share, configclass
 from crossgrain.data.types import Text
 from crossgrain.models.interface import Fused, Tokens, VisionLanguageModel
+from crossgrain.nn.decoding import Past, causal_mask
 from crossgrain.nn.embeddings import BertEmbedding
-from crossgrain.nn.transformer import BertLayer, LastLayer, initialise_bert, key_mask, run_layers
+from crossgrain.nn.transformer import BertLayer, LastLayer, SelfAttention, initialise_bert, key_mask, run_layers
 
 
 @configclass
@@ -60,6 +61,27 @@ class SingleStream(nn.Module):
         seen = key_mask(mask)
         x = run_layers(layers, x, seen, checkpoint=self.checkpointing)
         return Fused(LastLayer(last, x, seen, checkpoint=self.checkpointing), num_words)  # type: ignore[arg-type]
+
+    def memories(self, x: Float[Tensor, "B N D"], mask: Bool[Tensor, "B N"]) -> tuple[Float[Tensor, "B N Z"], ...]:
+        """The keys and values of image tokens among themselves, for words that look at them later: of each layer."""
+        seen, kept = key_mask(mask | ~mask.any(1, keepdim=True)), []  # an image without a real token is never looked at
+        for number, layer in enumerate(self.layers):
+            kept.append(layer.attention.memory(x))  # type: ignore[union-attr]
+            if number < len(self.layers) - 1:
+                x = run_layers([layer], x, seen, checkpoint=self.checkpointing)
+        return tuple(kept)
+
+    def extend(
+        self, past: Past, x: Float[Tensor, "B L D"], mask: Bool[Tensor, "B L"]
+    ) -> tuple[Float[Tensor, "B L D"], Past]:
+        """The words of unified VLP's sequence-to-sequence mask (Zhou et al., 2020): they see the image and back."""
+        image = key_mask(past.image_mask).expand(-1, -1, x.shape[1], -1)
+        seen, words = torch.cat([causal_mask(mask, past.num_words), image], dim=3), []
+        for number, (layer, tokens) in enumerate(zip(self.layers, past.image, strict=True)):
+            words.append(past.joined(number, layer.attention.memory(x)))  # type: ignore[union-attr]
+            memory = torch.cat([words[-1], tokens], dim=1)
+            x = run_layers([layer], x, seen, None, None, memory, checkpoint=self.checkpointing)
+        return x, past._replace(words=tuple(words))
 
 
 def rows_of_images(x: Tensor, mask: Tensor, image: Int[Tensor, " B"]) -> Tokens:
@@ -106,6 +128,11 @@ class StreamModel(VisionLanguageModel):
         """The words' vectors."""
         return self.text_embedding.token
 
+    @property
+    def image_attention(self) -> list[SelfAttention]:
+        """That of every layer."""
+        return [layer.attention for layer in self.stream.layers]  # type: ignore[misc]
+
     def enable_activation_checkpointing(self) -> None:
         """Keep only the inputs of layers in memory and compute the rest again in the backward pass."""
         self.stream.checkpointing = True
@@ -117,3 +144,18 @@ class StreamModel(VisionLanguageModel):
     def fuse(self, image: Tokens, text: Tokens) -> Fused:
         """One pass over the words and the tokens of the image."""
         return self.stream(*joined(text, image), text.x.shape[1])
+
+    def apart(self, image: Tokens) -> tuple[Float[Tensor, "B 1 D"] | None, Tokens]:
+        """What the image adds to every word that is written about it, and its tokens, which do not know the words."""
+        return None, image
+
+    def begin(self, image: Tokens) -> Past:
+        """The image's tokens through all layers, without any word."""
+        on_words, tokens = self.apart(image)
+        return Past(self.stream.memories(tokens.x, tokens.mask), tokens.mask, on_words=on_words)
+
+    def extend(self, past: Past, text: Text) -> tuple[Float[Tensor, "B L D"], Past]:
+        """More words, through all layers."""
+        x = self.text_embedding.summed(text, past.num_words)
+        x = x if past.on_words is None else x + past.on_words
+        return self.stream.extend(past, self.text_embedding.finished(x), text.mask)

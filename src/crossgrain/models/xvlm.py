@@ -24,10 +24,11 @@ from torch import Tensor, nn
 
 from crossgrain.config import Choice, Count, Share, config_owner, configclass
 from crossgrain.data.types import Pixels, Text
-from crossgrain.models.interface import DualEncoder, Fused, Tokens
+from crossgrain.models.interface import DualEncoder, Fused, Grid, Tokens
+from crossgrain.nn.decoding import Past, causal_mask
 from crossgrain.nn.embeddings import BertEmbedding
 from crossgrain.nn.lengths import Grouped, Last, groups_by_length, run_by_length
-from crossgrain.nn.transformer import BertLayer, LastLayer, initialise_bert, key_mask, run_layers
+from crossgrain.nn.transformer import BertLayer, CrossAttention, LastLayer, initialise_bert, key_mask, run_layers
 from crossgrain.nn.vision import VISION_ENCODERS, Concepts, Swin
 
 
@@ -126,6 +127,15 @@ class XVLM(DualEncoder):
         """The words' vectors."""
         return self.text_embedding.token
 
+    @property
+    def image_attention(self) -> list[CrossAttention]:
+        """That of the cross layers."""
+        return [layer.cross_attention for layer in self.cross_layers]  # type: ignore[misc]
+
+    def grid(self, image: Pixels) -> Grid:
+        """The patches, after Swin's merging."""
+        return Grid.of(image, image.pixels.shape[2] / self.vision.grid[0])
+
     def new_parameters(self) -> set[str]:
         """What no pre-trained part covers: cross-attention, projections, temperature (xvlm.py, `init_params`)."""
         fresh = ("image_projection.", "text_projection.", "temperature")
@@ -185,15 +195,32 @@ class XVLM(DualEncoder):
         """All cross layers but the last, which waits for who looks at it."""
         memory: ImageMemory = image.memory
         text_mask, image_mask = key_mask(text.mask), key_mask(image.mask)
-        contexts = [
-            torch.cat([summaries.index_select(0, memory.own), patches.index_select(0, memory.row)], dim=1)
-            for summaries, patches in memory.layers
-        ]
+        contexts = _contexts(memory)
         *layers, last = self.cross_layers
         x = text.x
         for layer, context in zip(layers, contexts, strict=False):
             x = run_layers([layer], x, text_mask, context, image_mask, checkpoint=self.checkpointing)
         return LastLayer(last, x, text_mask, contexts[-1], image_mask, checkpoint=self.checkpointing)  # type: ignore[arg-type]
+
+    def begin(self, image: Tokens) -> Past:
+        """The image's keys and values of every cross layer."""
+        if not isinstance(image.memory, ImageMemory):
+            image = self.prepare(image)
+        return Past(tuple(_contexts(image.memory)), image.mask)
+
+    def extend(self, past: Past, text: Text) -> tuple[Float[Tensor, "B L D"], Past]:
+        """More words, through the text layers and then the cross layers: the whole BERT as a decoder (section 4.4).
+
+        As in the original's captioning (model_captioning.py; xbert.py:883-940).
+        """
+        mask, image_mask = causal_mask(text.mask, past.num_words), key_mask(past.image_mask)
+        x, words = self.text_embedding.finished(self.text_embedding.summed(text, past.num_words)), []
+        for number, layer in enumerate([*self.text_layers, *self.cross_layers]):
+            words.append(past.joined(number, layer.attention.memory(x)))  # type: ignore[union-attr]
+            crossed = number >= len(self.text_layers)
+            context = (past.image[number - len(self.text_layers)], image_mask) if crossed else (None, None)
+            x = run_layers([layer], x, mask, *context, words[-1], checkpoint=self.checkpointing)
+        return x, past._replace(words=tuple(words))
 
     def embed_image(self, image: Tokens) -> Float[Tensor, "B E"]:
         """Unit vectors of the concepts, in float32."""
@@ -202,6 +229,14 @@ class XVLM(DualEncoder):
     def embed_text(self, text: Tokens) -> Float[Tensor, "B E"]:
         """Unit vectors of the texts' [CLS], in float32."""
         return F.normalize(self.text_projection(text.x[:, 0]).float(), dim=-1)
+
+
+def _contexts(memory: ImageMemory) -> list[Float[Tensor, "K N Z"]]:
+    """What each row attends to in each cross layer."""
+    return [
+        torch.cat([summaries.index_select(0, memory.own), patches.index_select(0, memory.row)], dim=1)
+        for summaries, patches in memory.layers
+    ]
 
 
 def unshared(image: Tokens) -> Concepts:

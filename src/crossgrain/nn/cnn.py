@@ -39,6 +39,7 @@ class CNN(ResNet):
     def __init__(self, config: Config):
         super().__init__(config, config.stages)
         self.config = config
+        self.stride = 2 ** (config.stages + config.pool)  # pixels for one cell, along both axes
 
     def forward(self, pixels: Pixels) -> Cells:
         """Every cell of every image. A row or column of the map that has no partner is pooled alone."""

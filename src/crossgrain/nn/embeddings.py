@@ -25,13 +25,17 @@ class BertEmbedding(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, text: Text) -> Float[Tensor, "B L D"]:
-        return self.dropout(self.norm(self.summed(text)))
+        return self.finished(self.summed(text))
 
-    def summed(self, text: Text) -> Float[Tensor, "B L D"]:
-        """The three parts, for models that add a fourth before they normalise."""
+    def summed(self, text: Text, first: int = 0) -> Float[Tensor, "B L D"]:
+        """The three parts, for models that add a fourth before they normalise. Positions count from `first`."""
         length = text.ids.shape[1]
-        x = self.token(text.ids) + self.position.weight[:length]
+        x = self.token(text.ids) + self.position.weight[first : first + length]
         return x + (self.segment.weight[0] if text.segment is None else self.segment(text.segment))
+
+    def finished(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
+        """A sum of parts, normalised."""
+        return self.dropout(self.norm(x))
 
 
 class RegionEmbedding(nn.Module):

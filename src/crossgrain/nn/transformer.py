@@ -3,7 +3,8 @@
 Shape letters: B batch, L query length, K context length, D width, C context width, U distinct contexts, Z = 2 D.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,8 @@ from torch.utils.checkpoint import checkpoint as rerun
 
 class SelfAttention(nn.Module):
     """Multi-head attention of a sequence with itself. Queries, keys and values are one matrix product."""
+
+    maps: list[Tensor] | None = None  # where `recorded_maps` collects the attention
 
     def __init__(self, dim: int, num_heads: int, *, dropout: float = 0.0):
         super().__init__()
@@ -26,7 +29,7 @@ class SelfAttention(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "B M D"],
-        mask: Bool[Tensor, "B 1 1 L"] | None = None,
+        mask: Bool[Tensor, "B 1 #M L"] | None = None,
         memory: Float[Tensor, "B L Z"] | None = None,
     ) -> Float[Tensor, "B M D"]:
         """Every position asks all of them; with `memory`, some positions ask the whole sequence that it was made of."""
@@ -36,7 +39,7 @@ class SelfAttention(nn.Module):
             dim = x.shape[-1]
             (q,) = split_heads(F.linear(x, self.qkv.weight[:dim], self.qkv.bias[:dim]), 1, self.num_heads)
             k, v = split_heads(memory, 2, self.num_heads)
-        y = attend(q, k, v, mask, self.dropout if self.training else 0.0)
+        y = attend(q, k, v, mask, self.dropout if self.training else 0.0, self.maps)
         return self.out(y.transpose(1, 2).flatten(2))
 
     def memory(self, x: Float[Tensor, "B L D"]) -> Float[Tensor, "B L Z"]:
@@ -50,6 +53,8 @@ class CrossAttention(nn.Module):
 
     Splitting the two halves is what lets an image be projected once, however many texts it meets.
     """
+
+    maps: list[Tensor] | None = None  # where `recorded_maps` collects the attention
 
     def __init__(self, dim: int, num_heads: int, *, context_dim: int, dropout: float = 0.0):
         super().__init__()
@@ -71,18 +76,37 @@ class CrossAttention(nn.Module):
     ) -> Float[Tensor, "B L D"]:
         (q,) = split_heads(self.query(x), 1, self.num_heads)
         k, v = split_heads(memory, 2, self.num_heads)
-        y = attend(q, k, v, mask, self.dropout if self.training else 0.0)
+        y = attend(q, k, v, mask, self.dropout if self.training else 0.0, self.maps)
         return self.out(y.transpose(1, 2).flatten(2))
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float) -> Tensor:
-    """softmax(q k^T / sqrt(d)) v over (B, heads, L, d), with keys hidden where `mask` is False."""
-    if fused_attention_pays(q.device, q.dtype):
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float, maps: list[Tensor] | None = None
+) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v over (B, heads, L, d), with keys hidden where `mask` is False.
+
+    `maps` receives the softmax, (B, heads, L, K). Where gradients are on, it can be asked for that of a result even if
+    nothing before it needs one.
+    """
+    if maps is None and fused_attention_pays(q.device, q.dtype):
         return F.scaled_dot_product_attention(q, k, v, mask, dropout)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
     if mask is not None:
         scores = scores.masked_fill(~mask, float("-inf"))
-    return F.dropout(scores.softmax(-1), dropout, training=dropout > 0) @ v
+    shares = scores.softmax(-1)
+    if maps is not None:
+        maps.append(shares.requires_grad_() if torch.is_grad_enabled() else shares)
+    return F.dropout(shares, dropout, training=dropout > 0) @ v
+
+
+@contextmanager
+def recorded_maps(attention: SelfAttention | CrossAttention) -> Iterator[list[Tensor]]:
+    """The attention of every pass through this module while the context lasts, in a list that fills as they happen."""
+    attention.maps = []
+    try:
+        yield attention.maps
+    finally:
+        attention.maps = None
 
 
 def fused_attention_pays(device: torch.device, dtype: torch.dtype) -> bool:
@@ -137,7 +161,7 @@ class BertLayer(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "B M D"],
-        mask: Bool[Tensor, "B 1 1 L"] | None = None,
+        mask: Bool[Tensor, "B 1 #M L"] | None = None,
         context: Float[Tensor, "B K Z"] | None = None,
         context_mask: Bool[Tensor, "B 1 1 K"] | None = None,
         memory: Float[Tensor, "B L Z"] | None = None,
@@ -205,7 +229,8 @@ class Computed:
 
 def take_positions(x: Float[Tensor, "B L D"], at: Int[Tensor, "B M"]) -> Float[Tensor, "B M D"]:
     """The vectors at M positions of each row."""
-    return x.gather(1, at[..., None].expand(-1, -1, x.shape[-1]))
+    # Not `gather`, whose backward pass adds single numbers and takes two to five times as long.
+    return x[torch.arange(len(x), device=x.device)[:, None], at]
 
 
 def initialise_bert(module: nn.Module, std: float = 0.02) -> None:

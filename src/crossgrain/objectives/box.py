@@ -1,14 +1,14 @@
 """Box regression: from a region's text, where in the whole image it is."""
 
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from crossgrain.config import configclass
 from crossgrain.models.interface import VisionLanguageModel
 from crossgrain.nn.boxes import centre_from_corners, corners_from_centre, giou_loss
 from crossgrain.nn.transformer import mlp_head
-from crossgrain.objectives.interface import Loss, Views
+from crossgrain.objectives.interface import Loss, Views, mean_where
 
 
 class Box(nn.Module):
@@ -36,9 +36,11 @@ class Box(nn.Module):
         target = views.batch.targets["box"]
         image = views.model.whole_image(views.image(), target.rows)
         predicted = self.boxes(views.model.fuse(image, views.text().take(target.rows)).cls)
-        valid = target.valid.float()
-        count = valid.sum().clamp(min=1)
-        distance = F.l1_loss(centre_from_corners(predicted), centre_from_corners(target.boxes), reduction="none")
-        l1 = (distance.sum(1) * valid).sum() / count
-        giou = (giou_loss(predicted, target.boxes) * valid).sum() / count
-        return Loss(l1 + giou, {"l1": l1.detach(), "giou": giou.detach()})
+        return box_loss(predicted, target.boxes, target.valid)
+
+
+def box_loss(predicted: Float[Tensor, "R 4"], true: Float[Tensor, "R 4"], counted: Bool[Tensor, " R"]) -> Loss:
+    """L1 over (cx, cy, w, h), summed, plus GIoU; the mean over the counted boxes."""
+    distance = F.l1_loss(centre_from_corners(predicted), centre_from_corners(true), reduction="none")
+    l1, giou = mean_where(distance.sum(1), counted), mean_where(giou_loss(predicted, true), counted)
+    return Loss(l1 + giou, {"l1": l1.detach(), "giou": giou.detach()})

@@ -14,6 +14,18 @@ from crossgrain.nn.transformer import mlp_head
 from crossgrain.objectives.interface import Loss, Variant, Views, accuracy, mean_where
 from crossgrain.objectives.itc import embeddings, same_concept, similarities
 
+# X-VLM's two layers, one as in ImageBERT and Pixel-BERT, or BERT's pooler (Linear, tanh) before that one, as in
+# VL-BERT's sentence-image relationship.
+HeadForm = Literal["mlp", "linear", "pooler"]
+
+
+def matching_head(form: HeadForm, dim: int) -> nn.Module:
+    """Logits of (wrong, matched) from a fused [CLS]."""
+    if form == "mlp":
+        return mlp_head(dim, 2)
+    linear = nn.Linear(dim, 2)
+    return linear if form == "linear" else nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), linear)
+
 
 class ITM(nn.Module):
     """Binary matching on the fused [CLS], in one of two ways.
@@ -32,9 +44,7 @@ class ITM(nn.Module):
         negatives: Literal["hard", "random", "swapped"] = "hard"
         image: Variant = "clean"  # which variant of each side is matched; "masked" shares the pass of hidden tokens
         text: Variant = "clean"
-        # X-VLM's two layers, one as in ImageBERT and Pixel-BERT, or BERT's pooler (Linear, tanh) before that one, as in
-        # VL-BERT's sentence-image relationship.
-        head: Literal["mlp", "linear", "pooler"] = "mlp"
+        head: HeadForm = "mlp"
         # Of the hard negatives, the share that is drawn evenly instead. None as published, from pre-trained encoders;
         # from scratch, nothing but near misses teaches a matching head nothing at first.
         random_share: Share = 0.0
@@ -50,9 +60,7 @@ class ITM(nn.Module):
                 "write negatives: random or swapped"
             )
         self.config = config
-        self.head = mlp_head(model.dim, 2) if config.head == "mlp" else nn.Linear(model.dim, 2)
-        if config.head == "pooler":
-            self.head = nn.Sequential(nn.Linear(model.dim, model.dim), nn.Tanh(), self.head)
+        self.head = matching_head(config.head, model.dim)
 
     def match(self, cls: Float[Tensor, "B D"]) -> Float[Tensor, "B 2"]:
         """Logits of (wrong, matched), in float32."""
