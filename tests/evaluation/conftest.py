@@ -48,9 +48,12 @@ def masked_lines(split):
 
 @pytest.fixture
 def make_run(tmp_path, a_png):
-    """make(lines) -> (run folder, data folder); everything but the predictions may be left out."""
+    """make(lines) -> (run folder, data folder); everything but the predictions may be left out.
 
-    def make(lines, log=(), recipe=None):
+    `told` is what the record of a key holds beside its picture.
+    """
+
+    def make(lines, log=(), recipe=None, told=None):
         run, data = tmp_path / "run", tmp_path / "data"
         (run / "evaluation").mkdir(parents=True)
         (run / "evaluation/predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -60,7 +63,7 @@ def make_run(tmp_path, a_png):
             (run / "recipe.yaml").write_text(recipe)
         with ShardWriter(data) as writer:
             for key in ("k0", "k1", "k2"):
-                writer.write(Record(key=key, image=a_png, split="test"), "png", 16, 16)
+                writer.write(Record(key=key, image=a_png, split="test", **(told or {}).get(key, {})), "png", 16, 16)
         return run, data
 
     return make

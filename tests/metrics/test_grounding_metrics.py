@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from crossgrain.metrics.grounding import accuracy_at, iou
+from crossgrain.metrics.grounding import accuracy_at, iou, merged, peak, phrase_recall, pointing_game
 
 
 def corners(boxes):
@@ -48,3 +48,45 @@ def test_the_pixel_convention_is_the_original_also_where_boxes_hardly_meet():
 
 def test_an_iou_of_exactly_one_half_counts():
     assert accuracy_at(np.array([0.5, 0.49, 0.9, 0.0])) == 0.5
+
+
+def test_the_inclusive_convention_takes_far_corners_as_pixels_inside():
+    a, b = (
+        np.array([[0.0, 0, 9, 9], [0, 0, 4, 4], [3, 3, 3, 3]]),
+        np.array([[5.0, 0, 14, 9], [5, 0, 9, 4], [3, 3, 3, 3]]),
+    )
+    # 10 x 10 each, sharing 5 x 10; side by side; the same single pixel
+    assert iou(a, b, "inclusive") == pytest.approx([50 / 150, 0.0, 1.0])
+    # VL-BERT common/utils/bbox.py:68 on boxes drawn by chance
+    generator = np.random.default_rng([8])
+    a, b = (corners(generator.integers(0, 12, (200, 4))) for _ in range(2))
+    low, high = np.maximum(a[:, :2], b[:, :2]), np.minimum(a[:, 2:], b[:, 2:])
+    shared = np.clip(high - low + 1, 0, None).prod(1)
+    areas = [(box[:, 2:] - box[:, :2] + 1).prod(1) for box in (a, b)]
+    assert iou(a, b, "inclusive") == pytest.approx(shared / (areas[0] + areas[1] - shared))
+
+
+def test_a_point_hits_its_box_with_a_margin():
+    points = np.array([[0.5, 0.5], [0.1, 0.5], [0.15, 0.5], [0.5, 0.9], [0.2, 0.8]])
+    boxes = np.tile([[0.2, 0.2, 0.8, 0.8]], (5, 1))
+    assert pointing_game(points, boxes).tolist() == [True, False, False, False, True]
+    assert pointing_game(points, boxes, tolerance=0.06).tolist() == [True, False, True, False, True]
+
+
+def test_the_peak_is_the_centre_of_the_highest_cell():
+    heat = np.zeros((2, 4))
+    heat[1, 2] = heat[1, 3] = 3.0
+    assert peak(heat) == (2.5 / 4, 1.5 / 2)
+
+
+def test_recall_of_phrases_worked_out_by_hand():
+    two_dogs = np.array([[0.0, 0.0, 0.2, 1.0], [0.8, 0.0, 1.0, 1.0]])
+    assert merged(two_dogs).tolist() == [0.0, 0.0, 1.0, 1.0]
+    one, whole, none = [0.0, 0.0, 0.2, 0.9], [0.0, 0.0, 1.0, 0.9], [0.4, 0.4, 0.5, 0.5]
+    ranked = [np.array([none, one, whole]), np.array([none, none]), np.array([one])]
+    truth = [two_dogs, two_dogs[:1], two_dogs[:1]]
+    # merged: found at place 3, never, at place 1; any: at place 2, never, at place 1
+    assert phrase_recall(ranked, truth, cutoffs=(1, 2, 3)) == pytest.approx({"R@1": 1 / 3, "R@2": 1 / 3, "R@3": 2 / 3})
+    assert phrase_recall(ranked, truth, "any", (1, 2)) == pytest.approx({"R@1": 1 / 3, "R@2": 2 / 3})
+    with pytest.raises(ValueError, match="no phrases"):
+        phrase_recall([], [])

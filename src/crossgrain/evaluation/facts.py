@@ -29,6 +29,8 @@ def recipe_facts(tree: Tree, run: Path) -> dict[str, str]:
         "objectives": _objectives(tree),
         "data": list(dict.fromkeys(str(source.get("path")) for source in sources)),
         "images a step": [_images(stage) for stage in stages],
+        "initial weights": [tree["initial_weights"]] if tree.get("initial_weights") else [],
+        "blind": ["the images show nothing"] if tree.get("blind") else [],
     }
     return {key: ", ".join(map(str, values)) for key, values in named.items() if values}
 

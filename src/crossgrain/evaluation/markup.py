@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.table import Table as RichTable
+from rich.text import Text
 
 _VOID = ("img", "meta", "br")
 
@@ -57,15 +58,15 @@ class Table:
         ]
         return tag("div", tag("table", tag("thead", *head), tag("tbody", *body)), class_="scroll")
 
-    def to_rich(self, title: str) -> RichTable:
-        """A table for the terminal, without what qualifies the figures."""
+    def to_rich(self, title: str, notes: bool = False) -> RichTable:
+        """A table for the terminal; with `notes`, what qualifies the figures stands under them."""
         names = ["", *(f"{group}\n" for group, width in self.groups for _ in range(width))]
         names = names if self.groups else [""] * len(self.columns)
         drawn = RichTable(title=title, title_justify="left", title_style="bold")
         for number, (group, column) in enumerate(zip(names, self.columns, strict=True)):
             drawn.add_column(f"{group}{column}", justify="right" if number else "left", overflow="fold")
         for row in self.rows:
-            drawn.add_row(*(cell if isinstance(cell, str) else cell.value for cell in row))
+            drawn.add_row(*(_rich_cell(cell, notes) for cell in row))
         return drawn
 
     def to_markdown(self) -> str:
@@ -83,6 +84,12 @@ def _html_cell(cell: str | Cell) -> Html:
     if isinstance(cell, str):
         return tag("td", cell)
     return tag("td", cell.value, tag("small", cell.note) if cell.note else "")
+
+
+def _rich_cell(cell: str | Cell, notes: bool) -> Text:
+    if isinstance(cell, str):
+        return Text(cell)
+    return Text.assemble(cell.value, (f"\n{cell.note}", "dim")) if notes and cell.note else Text(cell.value)
 
 
 def _markdown_cell(cell: str | Cell) -> str:

@@ -1,22 +1,15 @@
-"""What the report shows of single answers: examples spread evenly over the data, and the worst mistakes.
-
-Examples stand at equal distances in the data, so that they are neither picked nor drawn by chance.
-"""
+"""Retrieval: texts with the images that they find, images with the texts that they find."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from crossgrain.evaluation.markup import Html, join, plain, tag
+from crossgrain.evaluation.examples.selection import NUM_WORST, Section, spread
+from crossgrain.evaluation.markup import Html, plain, tag
 from crossgrain.evaluation.pictures import Pictures
 from crossgrain.tasks.interface import Line
 
 SHOWN = 5  # candidates of a query
 NUM_QUERIES = 8
-NUM_BOXES = 10
-NUM_WORST = 6
-NUM_WORST_BOXES = 10
-
-Section = tuple[str, str | Html, Html]  # title, note, body
 
 
 def retrieval_sections(lines: Sequence[Line], pictures: Pictures) -> Iterator[Section]:
@@ -26,8 +19,8 @@ def retrieval_sections(lines: Sequence[Line], pictures: Pictures) -> Iterator[Se
     note = (
         "Queries at equal distances through the split and their five best answers, best first; the right one is green."
     )
-    yield "Texts find images", note, _queries([_text_query(line, pictures) for line in _spread(by_text, NUM_QUERIES)])
-    shown = [_image_query(line, texts, pictures) for line in _spread(by_image, NUM_QUERIES // 2)]
+    yield "Texts find images", note, _queries([_text_query(line, pictures) for line in spread(by_text, NUM_QUERIES)])
+    shown = [_image_query(line, texts, pictures) for line in spread(by_image, NUM_QUERIES // 2)]
     yield "Images find texts", note, _queries(shown)
     worst = _worst_ranked(by_text)
     if worst:
@@ -35,29 +28,14 @@ def retrieval_sections(lines: Sequence[Line], pictures: Pictures) -> Iterator[Se
         yield "Worst mistakes: retrieval", note, _queries([_text_query(line, pictures) for line in worst])
 
 
-def grounding_sections(lines: Sequence[Line], pictures: Pictures) -> Iterator[Section]:
-    """Boxes predicted and true, and those that miss by most."""
-    legend = [tag("span", tag("span", class_=f"key {kind}"), f"{kind} box") for kind in ("true", "predicted")]
-    note = join(["Phrases at equal distances through the split.", *legend])
-    yield "Phrases point at boxes", note, _boxes(_spread(lines, NUM_BOXES), pictures)
-    if worst := _worst_boxes(lines):
-        note = join(["The boxes with the lowest IoU, at most one per picture.", *legend])
-        yield "Worst mistakes: grounding", note, _boxes(worst, pictures)
-
-
-def mistakes_text(tasks: Mapping[str, Sequence[Line]]) -> list[str]:
-    """The worst mistakes as lines of Markdown."""
-    by_text, _ = _directions(tasks.get("retrieval", ()))
-    ranked = [
+def retrieval_mistakes(lines: Sequence[Line]) -> list[str]:
+    """The texts whose images are ranked lowest, in Markdown."""
+    by_text, _ = _directions(lines)
+    return [
         f"“{plain(line['text'])}”: its image {plain(line['truth'][0])} has rank {line['rank']} of {line['gallery']}, "
         f"first is {plain(line['ranked'][0])}"
         for line in _worst_ranked(by_text)
     ]
-    missed = [
-        f"“{plain(line['text'])}” in {plain(line['key'])}: IoU {line['iou']:.2f}"
-        for line in _worst_boxes(tasks.get("grounding", ()))[:NUM_WORST]
-    ]
-    return ranked + missed
 
 
 def _directions(lines: Sequence[Line]) -> tuple[list[Line], list[Line]]:
@@ -65,20 +43,8 @@ def _directions(lines: Sequence[Line]) -> tuple[list[Line], list[Line]]:
     return by_text, [line for line in lines if line["direction"] == "image_to_text"]
 
 
-def _spread(lines: Sequence[Line], count: int) -> list[Line]:
-    """`count` lines at equal distances."""
-    count = min(count, len(lines))
-    return [lines[(2 * place + 1) * len(lines) // (2 * count)] for place in range(count)]
-
-
 def _worst_ranked(by_text: Sequence[Line]) -> list[Line]:
     return sorted((line for line in by_text if line["rank"] > 1), key=lambda line: -line["rank"])[:NUM_WORST]
-
-
-def _worst_boxes(lines: Sequence[Line]) -> list[Line]:
-    """The lowest IoU below 0.5, one of each picture."""
-    missed = sorted((line for line in lines if line["iou"] < 0.5), key=lambda line: line["iou"])
-    return list({line["key"]: line for line in reversed(missed)}.values())[::-1][:NUM_WORST_BOXES]
 
 
 def _queries(shown: Sequence[Html]) -> Html:
@@ -114,15 +80,6 @@ def _query(line: Line, title: str, layout: str, answers: Sequence[Html]) -> Html
         rank += f", by similarity alone {line['rank_without_rerank']}"
     heading = tag("p", f"“{title}” " if title else "", tag("small", rank))
     return tag("div", heading, tag("div", *answers, class_=layout), class_="query")
-
-
-def _boxes(lines: Sequence[Line], pictures: Pictures) -> Html:
-    figures = []
-    for line in lines:
-        caption = tag("span", tag("b", line["text"]), f" · IoU {line['iou']:.2f}")
-        boxes = [("true", line["truth"]), ("predicted", line["box"])]
-        figures.append(pictures.figure(line["key"], caption, boxes))
-    return tag("div", *figures, class_="grid")
 
 
 def _score(score: Any) -> str:

@@ -1,0 +1,1 @@
+"""What the report shows of single answers, one file a task: examples spread over the data, and the worst mistakes."""

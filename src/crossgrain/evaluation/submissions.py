@@ -1,0 +1,130 @@
+"""Our lines to the files that evaluation servers take; official.py scores them, too.
+
+- VQA (visualqa.org, EvalAI): results JSON, [{"question_id": int, "answer": str}, ...]
+- NLVR2 (lil-lab/nlvr nlvr2/eval/metrics.py): CSV without a header, identifier and True or False
+- VCR (visualcommonsense.com): CSV of 20 probabilities a question, or NPZ (N, 5, 4) of the same; see answer_files.py
+- COCO captions (cocodataset.org, EvalAI): results JSON, [{"image_id": int, "caption": str}, ...]
+"""
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from crossgrain.config import UserError
+from crossgrain.evaluation.answer_files import VCR_ARRAYS, VCR_BLOCKS, VCR_COLUMNS
+from crossgrain.evaluation.score import read_predictions, write_whole
+from crossgrain.evaluation.truth import image_number
+from crossgrain.metrics.vcr import NUM_CHOICES
+from crossgrain.tasks.interface import Line
+
+
+def write_submissions(predictions: Path, out: Path) -> list[Path]:
+    """Write the official file of every task and split of a predictions.jsonl: OUT/TASK_SPLIT.json or .csv.
+
+    Tasks without an official format are left out; UserError where no task has one.
+    """
+    written = []
+    for split, tasks in read_predictions(predictions).items():
+        for task, lines in tasks.items():
+            if task in SUFFIXES:
+                path = out / f"{task}_{split}{SUFFIXES[task]}"
+                write_submission(task, lines, path)
+                written.append(path)
+    if not written:
+        raise UserError(f"{predictions} holds answers of no task with an official format: {', '.join(SUFFIXES)}")
+    return written
+
+
+def write_submission(task: str, lines: Sequence[Line], path: Path) -> None:
+    """Write the official file of one task. VCR's is NPZ where the path ends in ".npz", else CSV."""
+    if task not in SUFFIXES:
+        raise UserError(f"{task} has no official format: choose from {', '.join(SUFFIXES)}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if task == "vcr" and path.suffix == ".npz":
+        names, probabilities = vcr_probabilities(lines)
+        partial = path.with_name(f".{path.name}")
+        np.savez_compressed(partial, **dict(zip(VCR_ARRAYS, (names, probabilities), strict=True)))
+        partial.replace(path)
+    else:
+        write_whole(path, [_WRITERS[task](lines)])
+
+
+def _vqa_results(lines: Sequence[Line]) -> str:
+    nameless = next((line for line in lines if line["id"] is None), None)
+    if nameless is not None:
+        raise UserError(f"the question {nameless['question']!r} of {nameless['key']} has no official id")
+    return _json({"question_id": _as_number(line["id"]), "answer": line["answer"]} for line in lines)
+
+
+def _caption_results(lines: Sequence[Line]) -> str:
+    """An image is named by the number that its key ends in, as COCO's are; by its key where two share the number."""
+    times = Counter(image_number(line["key"]) for line in lines)
+
+    def name(key: str) -> int | str:
+        number = image_number(key)
+        return key if number is None or times[number] > 1 else number
+
+    return _json({"image_id": name(line["key"]), "caption": line["caption"]} for line in lines)
+
+
+def _nlvr2_predictions(lines: Sequence[Line]) -> str:
+    return _csv([[line["id"], str(bool(line["answer"]))] for line in lines])
+
+
+def _vcr_table(lines: Sequence[Line]) -> str:
+    names, probabilities = vcr_probabilities(lines)
+    rows = [
+        [name, *("" if np.isnan(value) else f"{value:.8g}" for value in blocks.ravel())]
+        for name, blocks in zip(names.tolist(), probabilities, strict=True)
+    ]
+    return _csv([VCR_COLUMNS, *rows])
+
+
+def vcr_probabilities(lines: Sequence[Line]) -> tuple[np.ndarray, np.ndarray]:
+    """The ids (N,) of the questions and their probabilities (N, 5, 4): of the answers, then of the rationales for each.
+
+    NaN, or an empty cell, where nothing was asked: where the right answer is known, the evaluation reads the rationales
+    for that one alone. UserError where no answers were asked.
+    """
+    blocks: dict[str, np.ndarray] = {}
+    for line in lines:
+        if line["kind"] == "rationale" and line.get("given") is None:
+            raise UserError(f"the rationale of {line['id']} does not say which answer it was asked for (given)")
+        block = 0 if line["kind"] == "answer" else 1 + line["given"]
+        table = blocks.setdefault(line["id"], np.full((len(VCR_BLOCKS), NUM_CHOICES), np.nan))
+        scores = np.asarray(line["scores"], dtype=np.float64)
+        likely = np.exp(scores - scores.max())
+        table[block] = likely / likely.sum()
+    bare = next((name for name, table in blocks.items() if np.isnan(table[0]).any()), None)
+    if bare is not None:
+        raise UserError(f"no answer to {bare}: the leaderboard needs answers and rationales (kinds: both)")
+    return np.array(list(blocks)), np.stack(list(blocks.values()))
+
+
+def _as_number(name: Any) -> Any:
+    return int(name) if isinstance(name, str) and name.isdecimal() else name
+
+
+def _json(entries: Any) -> str:
+    return "[" + ",\n ".join(json.dumps(entry, ensure_ascii=False) for entry in entries) + "]\n"
+
+
+def _csv(rows: Sequence[Sequence[Any]]) -> str:
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\n").writerows(rows)
+    return file.getvalue()
+
+
+SUFFIXES = {"vqa": ".json", "nlvr2": ".csv", "vcr": ".csv", "captioning": ".json"}
+_WRITERS: Mapping[str, Callable[[Sequence[Line]], str]] = {
+    "vqa": _vqa_results,
+    "nlvr2": _nlvr2_predictions,
+    "vcr": _vcr_table,
+    "captioning": _caption_results,
+}
