@@ -32,6 +32,15 @@ def test_the_official_grouping_decays_the_temperature():
     assert changed == {"model.temperature"}
 
 
+def test_in_a_model_that_comes_whole_only_heads_are_new():
+    changed = {name: value for name, value in groups(new_parameters="heads").items() if value != groups()[name]}
+    assert changed == {
+        "model.image_projection.weight": (1.0, 0.01),
+        "model.image_projection.bias": (1.0, 0.0),
+        "model.temperature": (1.0, 0.0),
+    }
+
+
 def test_the_rate_is_absolute_and_each_group_has_its_factor():
     learner = make_learner(dropout=0.0)
     optimizer = build_optimizer(learner, OptimizerConfig(weight_decay=0.0))
@@ -88,16 +97,37 @@ def test_the_named_part_is_trained_by_sgd_and_the_rest_by_adamw():
     assert groups(sgd_parts=BESIDE_SGD.sgd_parts)["model.image_projection.bias"] == (100.0, 5e-4)
 
 
-def test_both_go_on_from_a_checkpoint_bit_for_bit(tmp_path):
+def test_the_empty_prefix_trains_everything_by_sgd_with_the_heads():
+    everything = OptimizerConfig(sgd_parts=(SGDPart(prefix="", factor=1.0, weight_decay=1e-4),))
+    learner, twin = make_learner(dropout=0.0), make_learner(dropout=0.0)
+    optimizer = build_optimizer(learner, everything)
+    names = {name for name, p in learner.named_parameters() if p.requires_grad}
+    assert {name for group in optimizer.param_groups for name in group["param_names"]} == names
+    assert any(name.startswith("objectives.") for name in names)
+    trained = [p for p in twin.parameters() if p.requires_grad]
+    sgd = torch.optim.SGD(trained, lr=1e-3, momentum=0.9, weight_decay=1e-4)
+    for number in range(3):
+        for one, by in ((learner, optimizer), (twin, sgd)):
+            one(make_batch(number))[0].backward()
+            if one is learner:
+                set_rate(optimizer, 1e-3)
+            by.step()
+            by.zero_grad()
+    for (name, ours), (_, theirs) in zip(learner.named_parameters(), twin.named_parameters(), strict=True):
+        assert torch.equal(ours, theirs), name
+
+
+@pytest.mark.parametrize("config", [BESIDE_SGD, OptimizerConfig(sgd_parts=(SGDPart(prefix=""),))])
+def test_sgd_goes_on_from_a_checkpoint_bit_for_bit(tmp_path, config):
     unbroken = make_learner()
-    steps(unbroken, build_optimizer(unbroken, BESIDE_SGD), range(6))
+    steps(unbroken, build_optimizer(unbroken, config), range(6))
     learner = make_learner()
-    optimizer = build_optimizer(learner, BESIDE_SGD)
+    optimizer = build_optimizer(learner, config)
     steps(learner, optimizer, range(3))
     state = checkpoint.State(step=3, stage="train", precision="float32", world_size=1, versions={})
     saved = checkpoint.save(tmp_path, learner, optimizer, state, {}, keep=1)
     again = make_learner()
-    fresh = build_optimizer(again, BESIDE_SGD)
+    fresh = build_optimizer(again, config)
     checkpoint.restore(saved, again, fresh)
     steps(again, fresh, range(3, 6))
     for (name, ours), (_, theirs) in zip(again.named_parameters(), unbroken.named_parameters(), strict=True):

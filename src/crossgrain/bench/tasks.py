@@ -10,7 +10,7 @@ OUT/bench.md, OUT/bench.json        the table
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -54,7 +54,7 @@ class TaskColumn:
     chance: str
     title: str = ""
     overrides: tuple[str, ...] = ()
-    families: Mapping[str, tuple[str, ...]] = {}
+    families: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     blind: bool = True
 
 
@@ -118,12 +118,12 @@ def run_tasks(
         for family in bench.families
         for blind in ((False, True) if task.blind else (False,))
     ]
-    recipes = {cell: cell_recipe(cell, starts[cell.family], bench.limit, overrides) for cell in cells}
+    recipes = {cell.folder: cell_recipe(cell, starts[cell.family], bench.limit, overrides) for cell in cells}
     waiting = [cell for cell in cells if read_result(out / cell.folder).get("status") != "finished"]
     say(console, f"{len(cells)} cells, {len(cells) - len(waiting)} finished already, {jobs} at once in {out}")
     for cell in waiting:
         (out / cell.folder / RESULT).unlink(missing_ok=True)
-    calls = [(recipes[cell], out / cell.folder, console.stderr) for cell in waiting]
+    calls = [(recipes[cell.folder], out / cell.folder, console.stderr) for cell in waiting]
     in_processes(measure_cell, calls, jobs)
     return {(c.family, c.task.name, c.blind): read_result(out / c.folder) or dict(_ENDED) for c in cells}
 

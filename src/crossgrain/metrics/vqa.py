@@ -8,6 +8,7 @@ annotator out. What the official program does by accident is kept where it decid
 import re
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 
 ENOUGH = 3  # annotators that make an answer right
 
@@ -46,6 +47,7 @@ _PERIOD = re.compile(r"\.(?!\d)")
 _MOST_PERIODS = 32  # the official call hands re.UNICODE, which is 32, to the place of the number of replacements
 
 
+@lru_cache(1 << 16)  # people write the same answers again and again
 def normalise_answer(answer: str) -> str:
     """An answer without case, articles and punctuation, with digits for number words up to ten.
 

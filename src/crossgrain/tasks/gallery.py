@@ -14,15 +14,19 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from crossgrain.data.records import Record
 from crossgrain.models.interface import DualEncoder, Tokens
 from crossgrain.tasks.interface import Track, Trained, untracked
+from crossgrain.tasks.retrieval_heads import matcher
 
 NOT_RANKED = -100.0  # the original's score of a candidate outside the top k
 QUERIES_AT_ONCE = 1024  # rows of similarities in memory
+CACHED_TOKENS = (
+    1536  # of pairs that a CPU fuses at once; with more of them what a layer makes does not stay in its cache
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +170,7 @@ def match_pairs(
     for start in track(range(0, len(image_tokens.x), sizes.images), "match pairs"):
         here = slice(*np.searchsorted(image, (start, start + sizes.images)))
         if here.start < here.stop:
-            few = _rows(image_tokens, start, start + sizes.images)
+            few = _rows(image_tokens, np.arange(start, min(start + sizes.images, len(image_tokens.x))))
             scores[here] = _match(trained, few, text_tokens, image[here] - start, text[here], lengths, sizes.pairs)
     return scores
 
@@ -174,24 +178,32 @@ def match_pairs(
 def match_all(
     trained: Trained, image_tokens: Tokens, text_tokens: Tokens, sizes: BatchSizes, track: Track = untracked
 ) -> Float[np.ndarray, "I T"]:
-    """The raw logit of "matched" for every image with every text; computed as by `match_pairs`."""
+    """The raw logit of "matched" for every image with every text; computed as by `match_pairs`.
+
+    Images with as many tokens as each other are taken together, so that few of their batches' tokens are padding.
+    """
     num_images, num_texts = len(image_tokens.x), len(text_tokens.x)
-    at_once = min(max(1, sizes.pairs // num_texts), sizes.images)
     lengths = text_tokens.mask.sum(1).cpu().numpy()
+    by_length = np.argsort(_ends(image_tokens.mask).numpy(), kind="stable")
     scores = np.empty((num_images, num_texts), dtype=np.float32)
-    for start in track(range(0, num_images, at_once), "match all pairs"):
-        few = _rows(image_tokens, start, start + at_once)
-        image, text = np.divmod(np.arange(len(few.x) * num_texts), num_texts)
-        matched = _match(trained, few, text_tokens, image, text, lengths, sizes.pairs)
-        scores[start : start + at_once] = matched.reshape(-1, num_texts)
+    for start in track(range(0, num_images, sizes.images), "match all pairs"):
+        rows = by_length[start : start + sizes.images]
+        image, text = np.divmod(np.arange(len(rows) * num_texts), num_texts)
+        matched = _match(trained, _rows(image_tokens, rows), text_tokens, image, text, lengths, sizes.pairs)
+        scores[rows] = matched.reshape(-1, num_texts)
     return scores
 
 
-def _rows(tokens: Tokens, start: int, stop: int) -> Tokens:
+def _ends(mask: Bool[Tensor, "I N"]) -> Int[Tensor, " I"]:
+    """Where the last real token of each image is, or its first where none is real."""
+    return (mask * torch.arange(mask.shape[1])).amax(1)
+
+
+def _rows(tokens: Tokens, rows: Int[np.ndarray, " K"]) -> Tokens:
     """Some rows without the padding that all of them share; one token is left of images in which there is none."""
-    mask = tokens.mask[start:stop]
-    longest = 1 + int((mask.any(0) * torch.arange(mask.shape[1])).max())
-    return Tokens(tokens.x[start:stop, :longest], mask[:, :longest])
+    few = tokens.take(torch.from_numpy(rows))
+    longest = 1 + int(_ends(few.mask).max())
+    return Tokens(few.x[:, :longest], few.mask[:, :longest])
 
 
 def _match(
@@ -208,10 +220,12 @@ def _match(
     What is prepared of an image is prepared once. Pairs are ordered by the length of their texts and cut to the
     longest of their batch.
     """
-    model, match, device = trained.model, trained.objectives["itm"].match, trained.device
+    model, match, device = trained.model, matcher(trained.objectives).match, trained.device  # type: ignore[union-attr]
     scores = np.empty(len(text), dtype=np.float32)
     with trained.autocast():
         prepared = model.prepare(Tokens(images.x.to(device), images.mask.to(device)))
+    if device.type == "cpu":
+        pairs_at_once = min(pairs_at_once, max(1, CACHED_TOKENS // (images.x.shape[1] + int(lengths.mean()))))
     by_length = np.argsort(lengths[text], kind="stable")
     for rows in np.split(by_length, range(pairs_at_once, len(by_length), pairs_at_once)):
         words = torch.from_numpy(text[rows]).to(device)
@@ -227,23 +241,25 @@ def rerank(
     trained: Trained,
     image_tokens: Tokens,
     text_tokens: Tokens,
-    images_of_text: Int[np.ndarray, "T K"],
-    texts_of_image: Int[np.ndarray, "Q L"],
+    images_of_text: Sequence[Int[np.ndarray, " _"]],
+    texts_of_image: Sequence[Int[np.ndarray, " _"]],
     queried_images: Int[np.ndarray, " Q"],
     sizes: BatchSizes,
     track: Track = untracked,
-) -> tuple[Float[np.ndarray, "T K"], Float[np.ndarray, "Q L"]]:
+) -> tuple[list[Float[np.ndarray, " _"]], list[Float[np.ndarray, " _"]]]:
     """Matching scores of each text with its nearest images, and of each queried image with its nearest texts.
 
     A pair that stands in both lists is computed once.
     """
     num_texts = len(text_tokens.x)
-    to_image = images_of_text * num_texts + np.arange(num_texts)[:, None]  # a pair as one number: image first
-    to_text = queried_images[:, None] * num_texts + texts_of_image
-    numbers, place = np.unique(np.concatenate([to_image.ravel(), to_text.ravel()]), return_inverse=True)
+    # a pair as one number: image first
+    lists = [images * num_texts + text for text, images in enumerate(images_of_text)]
+    lists += [image * num_texts + texts for image, texts in zip(queried_images, texts_of_image, strict=True)]
+    numbers, place = np.unique(np.concatenate(lists), return_inverse=True)
     pairs = np.stack(np.divmod(numbers, num_texts), axis=1)
     scores = match_pairs(trained, image_tokens, text_tokens, pairs, sizes, track)[place]
-    return scores[: to_image.size].reshape(to_image.shape), scores[to_image.size :].reshape(to_text.shape)
+    found = np.split(scores, np.cumsum([len(pairs) for pairs in lists])[:-1])
+    return found[:num_texts], found[num_texts:]
 
 
 def score_matrices(
@@ -264,8 +280,8 @@ def score_matrices(
     t2i, i2t = (np.full(shape, NOT_RANKED, dtype=np.float32) for shape in ((num_texts, num_images), similarity.shape))
     with trained.answering():
         to_image, to_text = rerank(
-            trained, image_tokens, text_tokens, images_of_text, texts_of_image, np.arange(num_images), sizes
+            trained, image_tokens, text_tokens, list(images_of_text), list(texts_of_image), np.arange(num_images), sizes
         )
-    np.put_along_axis(t2i, images_of_text, to_image, axis=1)
-    np.put_along_axis(i2t, texts_of_image, to_text, axis=1)
+    np.put_along_axis(t2i, images_of_text, np.stack(to_image), axis=1)
+    np.put_along_axis(i2t, texts_of_image, np.stack(to_text), axis=1)
     return i2t, t2i

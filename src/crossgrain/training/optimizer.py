@@ -87,7 +87,8 @@ class _Grown(Protocol):
 def build_optimizer(learner: Learner, config: OptimizerConfig) -> torch.optim.Optimizer:
     """AdamW for every trained parameter of `learner`, fused; groups carry "param_names" and a "factor" on the rate.
 
-    With `sgd_parts` those parameters are SGD's, and without any other there is SGD alone. UserError for a prefix that no trained parameter of the model has.
+    With `sgd_parts` those parameters are SGD's; where they are all, there is SGD alone. UserError for a prefix that no
+    trained parameter of the model has.
 
     torch decays before the update with the bias-corrected eps, transformers 4.12.5 (the original) after it with the raw
     one. The decayed weights differ by lr^2 * weight_decay * update, about 1e-10 of a weight at lr 1e-4.

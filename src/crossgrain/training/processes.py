@@ -4,6 +4,7 @@ processes that share a batch than from threads that share a matrix product.
 
 import multiprocessing
 import os
+import signal
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,7 @@ from crossgrain.data.loader import usable_cores
 from crossgrain.training.distributed import join_world
 from crossgrain.training.interrupt import StopSignals
 
-_PATIENCE = 10.0  # seconds that the others have to end after one of them failed
+_PATIENCE = 5.0  # seconds that the others have to end after one of them failed
 
 
 def in_ranks(size: int, work: Callable[..., Any], *arguments: Any) -> Any:
@@ -55,12 +56,11 @@ def in_ranks(size: int, work: Callable[..., Any], *arguments: Any) -> Any:
     while not told.empty():
         rank, good, answer = told.get()
         answers[rank] = (good, answer)
-    for rank, process in enumerate(ranks):
-        good, answer = answers.get(rank, (True, None))
-        if not good:
-            raise UserError(answer)
-        if process.exitcode != 0:
-            raise RuntimeError(f"process {rank} of {size} ended with status {process.exitcode}")
+    if mistakes := [answer for good, answer in answers.values() if not good]:
+        raise UserError(mistakes[0])
+    if lost := [(rank, process.exitcode) for rank, process in enumerate(ranks) if process.exitcode != 0]:
+        rank, status = next((one for one in lost if one[1] != -signal.SIGKILL), lost[0])  # not one that was ended here
+        raise RuntimeError(f"process {rank} of {size} ended with status {status}")
     return answers[0][1]
 
 

@@ -1,0 +1,84 @@
+"""Captioning: one sentence about an image, written word by word by the model's body (X-VLM section 4.4; unified VLP).
+
+Scored by BLEU, ROUGE-L and CIDEr as the official evaluation of COCO captions computes them (metrics/captioning.py).
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+
+from crossgrain.config import Count, configclass
+from crossgrain.data.records import Record
+from crossgrain.data.text import Tokenizer
+from crossgrain.data.types import Image
+from crossgrain.metrics.captioning import CaptionScores, caption_scores
+from crossgrain.models.interface import VisionLanguageModel
+from crossgrain.tasks.captioning_head import CaptionHead
+from crossgrain.tasks.generation import Decoding
+from crossgrain.tasks.interface import Line, Task, Track, Trained, per_cent, per_cent_range, untracked
+
+
+class Captioning(Task):
+    """Captions of whole images. A line is one of them: {key, caption, references}, with no references where none are.
+
+    The block's "chance" is the score of giving each image a caption that was written about another one of the same
+    data: what captions of this kind have in common without looking.
+    """
+
+    name = "captioning"
+    texts = "captions"
+
+    @configclass
+    class Config(CaptionHead.Config):
+        """What the head learns (tasks/captioning_head.py), and how captions are written. CIDEr rewards with `scst`."""
+
+        decoding: Decoding = Decoding()
+        images_per_batch: Count = 32
+
+    config: Config
+
+    def head(self, model: VisionLanguageModel, tokenizer: Tokenizer) -> CaptionHead:
+        return CaptionHead(self.config, model, tokenizer)
+
+    def reading(self, model: VisionLanguageModel) -> dict[str, Any]:
+        return {} if self.config.scst is None else {"num_references": self.config.scst.num_references}
+
+    def missing(self, trained: Trained) -> str | None:
+        return None if self.name in trained.objectives else "a head that writes: fine-tune it on captions"
+
+    def predict(self, trained: Trained, records: Sequence[Record], track: Track = untracked) -> Iterator[Line]:
+        head: CaptionHead = trained.objectives[self.name]
+        for batch, image in trained.images(records, self.config.images_per_batch, track, "write captions"):
+            for record, caption in zip(batch, self._write(trained, head, image), strict=True):
+                yield {"key": record.key, "caption": caption, "references": list(record.captions)}
+
+    def _write(self, trained: Trained, head: CaptionHead, image: Image) -> list[str]:
+        """One caption for each image; the same ones each time, also where words are drawn."""
+        model, devices = trained.model, [trained.device] if trained.device.type == "cuda" else []
+        with trained.answering(), torch.random.fork_rng(devices), trained.autocast():
+            torch.manual_seed(0)
+            past = model.begin(model.prepare(model.encode_image(image)))
+            return head.captions(head.write(model, past, self.config.decoding).ids)
+
+    @staticmethod
+    def score(lines: Sequence[Line]) -> dict[str, Any]:
+        told = [line for line in lines if line["references"]]
+        if not told:
+            return {"unscored": len(lines)}
+        references = [line["references"] for line in told]
+        scores = caption_scores([line["caption"] for line in told], references)
+        others = [texts[0] for texts in [*references[len(told) // 2 :], *references[: len(told) // 2]]]
+        chance = {"chance": _rounded(caption_scores(others, references, java=False))} if len(told) > 1 else {}
+        return {
+            **_rounded(scores),
+            "images": len(told),
+            "references": sum(map(len, references)),
+            "confidence_95": per_cent_range(scores.confidence_95),
+            **chance,
+        }
+
+
+def _rounded(scores: CaptionScores) -> dict[str, float]:
+    """Times 100, as papers print them."""
+    return per_cent(scores.corpus)
