@@ -138,3 +138,10 @@ def test_mistakes_in_a_recipe_are_named(runs, tmp_path):
         read(("batch_size: 8}]", "batch_size: 8}, {path: data, batch_size: 8, texts: captions}]"))
     with pytest.raises(UserError, match="neither a run folder"):
         checkpoint_of(tmp_path)
+
+
+def test_the_official_file_of_a_task_is_written_where_its_ids_are_official(runs):
+    """Captions are named by their images; the scenes' questions have no ids that a server would know."""
+    captions = json.loads((runs / "captioning_xvlm" / "evaluation" / "official" / "captioning_test.json").read_text())
+    assert len(captions) == len(Shards(runs / "data", "test")) and set(captions[0]) == {"image_id", "caption"}
+    assert not (runs / "vqa_xvlm" / "evaluation" / "official").exists()

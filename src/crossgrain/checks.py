@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from crossgrain.config import UserError, config_owner, read_yaml
-from crossgrain.data.regions import has_regions, read_stamp, stamp_text
+from crossgrain.data.regions import detector_of, has_regions, read_stamp, stamp_text
 from crossgrain.models.interface import DualEncoder, declared
 
 R = TypeVar("R")
@@ -117,11 +117,14 @@ def _check_detector(recipe: Any, data: str) -> None:
     size, wanted = stamp.get("feature_size"), getattr(recipe.model, "feature_dim", None)
     if declared(recipe.model, "reads") == "regions" and None not in (size, wanted) and size != wanted:
         raise UserError(f"{data} has features of {size} numbers: set model.feature_dim to that, it is {wanted}")
-    for index, objective in enumerate(recipe.objectives):
+    heads = [(f"objectives.{index}", objective) for index, objective in enumerate(recipe.objectives)]
+    if (head := getattr(getattr(recipe, "task", None), "head", None)) is not None:
+        heads.append(("task.head", head))
+    for name, objective in heads:
         classes, known = stamp.get("num_classes"), getattr(objective, "num_classes", None)
         soft = getattr(objective, "soft", False)  # a distribution needs exactly as many; labels need at least as many
         if classes and known and (known < classes or (soft and known != classes)):
-            place = f"objectives.{index}.num_classes"
+            place = f"{name}.num_classes"
             raise UserError(f"{data} has regions of {classes} classes: set {place} to that, it is {known}")
 
 
@@ -140,7 +143,7 @@ def stamp_of(data: Path | str) -> str:
     if stamp is None or not has_regions(Path(data)):
         there = "no detected regions" if stamp is None else "detected regions of a part of its images only"
         raise UserError(f"{data} has {there}, which the model reads: run `crossgrain detect {data}`")
-    return stamp_text(stamp)
+    return stamp_text(detector_of(stamp))
 
 
 def _stamp_of_run(checkpoint: Path) -> str | None:

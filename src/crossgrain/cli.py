@@ -352,8 +352,10 @@ def _evaluate(
 ) -> dict[str, Any]:
     """Predict, score and report; print the tables and where the page is."""
     from crossgrain.checks import check_stamp
+    from crossgrain.evaluation.predict import PREDICTIONS
     from crossgrain.evaluation.predict import evaluate as ask
     from crossgrain.evaluation.report import print_tables, write_report
+    from crossgrain.evaluation.submissions import write_submissions
     from crossgrain.recipes import load_run
 
     run = load_run(run_folder, which)
@@ -362,6 +364,8 @@ def _evaluate(
     scores = ask(run.trained(), data, plan, out, console)
     page = write_report(run_folder, data, run.facts(), out)
     print_tables(out, console)
+    for file in write_submissions(out / PREDICTIONS, out / "official", any_task=True):
+        _say(console, f"for the official server: {file}")
     _say(console, f"report: {page}")
     return scores
 

@@ -5,6 +5,7 @@ regions. The task's head is trained beside the model like any objective; it may 
 heads of its own (`adopt`), such as the matching head for ranking or the words' transform for answers.
 """
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -186,7 +187,8 @@ def _fit(name: str, tensor: Tensor, shape: torch.Size | None) -> Tensor:
 
     if name.endswith("relative_position_bias_table"):  # (2 W - 1)^2 offsets of a window of W x W
         side = (round(shape[0] ** 0.5) + 1) // 2
-        return resize_rel_pos_bias_table(tensor, new_window_size=(side, side), new_bias_shape=tuple(shape))
+        with warnings.catch_warnings(action="ignore"):  # of torch, about timm's own code
+            return resize_rel_pos_bias_table(tensor, new_window_size=(side, side), new_bias_shape=tuple(shape))
     if name.endswith("pos_embed"):  # (1, [CLS] + H W, D)
         side = round((shape[1] - 1) ** 0.5)
         return resample_abs_pos_embed(tensor, [side, side], num_prefix_tokens=1)

@@ -24,21 +24,27 @@ from crossgrain.metrics.vcr import NUM_CHOICES
 from crossgrain.tasks.interface import Line
 
 
-def write_submissions(predictions: Path, out: Path) -> list[Path]:
+def write_submissions(predictions: Path, out: Path, any_task: bool = False) -> list[Path]:
     """Write the official file of every task and split of a predictions.jsonl: OUT/TASK_SPLIT.json or .csv.
 
-    Tasks without an official format are left out; UserError where no task has one.
+    Tasks without an official format are left out; UserError where no task has one. With `any_task` there may be none,
+    and tasks whose lines carry no official ids are left out as well: nobody could submit them.
     """
     written = []
     for split, tasks in read_predictions(predictions).items():
         for task, lines in tasks.items():
-            if task in SUFFIXES:
+            if task in SUFFIXES and not (any_task and _nameless(lines)):
                 path = out / f"{task}_{split}{SUFFIXES[task]}"
                 write_submission(task, lines, path)
                 written.append(path)
-    if not written:
+    if not written and not any_task:
         raise UserError(f"{predictions} holds answers of no task with an official format: {', '.join(SUFFIXES)}")
     return written
+
+
+def _nameless(lines: Sequence[Line]) -> bool:
+    """Whether ids are missing, or were made up here (KEY#N)."""
+    return any("id" in line and (line["id"] is None or "#" in str(line["id"])) for line in lines)
 
 
 def write_submission(task: str, lines: Sequence[Line], path: Path) -> None:
