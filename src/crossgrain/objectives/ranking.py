@@ -89,6 +89,8 @@ class Ranking(nn.Module):
         return ["head"]
 
     def forward(self, views: Views) -> Loss:
+        if "itm" in views.batch.targets:
+            raise UserError("ranking makes wrong pairs itself: set pairs.swapped to 0")
         image, text = views.image(), views.text()
         texts, images = self.draw(views), self.draw(views, wrong_images=True)
         rows = torch.arange(len(text.x), device=text.x.device)[:, None]

@@ -3,6 +3,7 @@
 Scored by BLEU, ROUGE-L and CIDEr as the official evaluation of COCO captions computes them (metrics/captioning.py).
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -17,6 +18,9 @@ from crossgrain.models.interface import VisionLanguageModel
 from crossgrain.tasks.captioning_head import CaptionHead
 from crossgrain.tasks.generation import Decoding
 from crossgrain.tasks.interface import Line, Task, Track, Trained, per_cent, per_cent_range, untracked
+
+_BEHIND_WORDS = re.compile(r" ([,.;:!?])(?!\S)")
+_BETWEEN_WORDS = re.compile(r"(?<=\w) ([-']) (?=\w)")
 
 
 class Captioning(Task):
@@ -59,7 +63,7 @@ class Captioning(Task):
         with trained.answering(), torch.random.fork_rng(devices), trained.autocast():
             torch.manual_seed(0)
             past = model.begin(model.prepare(model.encode_image(image)))
-            return head.captions(head.write(model, past, self.config.decoding).ids)
+            return [readable(text) for text in head.captions(head.write(model, past, self.config.decoding).ids)]
 
     @staticmethod
     def score(lines: Sequence[Line]) -> dict[str, Any]:
@@ -77,6 +81,11 @@ class Captioning(Task):
             "confidence_95": per_cent_range(scores.confidence_95),
             **chance,
         }
+
+
+def readable(text: str) -> str:
+    """Words of a tokenizer with their punctuation where people put it: "a well - lit hut ." is "a well-lit hut."."""
+    return _BETWEEN_WORDS.sub(r"\1", _BEHIND_WORDS.sub(r"\1", text))
 
 
 def _rounded(scores: CaptionScores) -> dict[str, float]:

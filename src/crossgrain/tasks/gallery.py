@@ -202,8 +202,11 @@ def _ends(mask: Bool[Tensor, "I N"]) -> Int[Tensor, " I"]:
 def _rows(tokens: Tokens, rows: Int[np.ndarray, " K"]) -> Tokens:
     """Some rows without the padding that all of them share; one token is left of images in which there is none."""
     few = tokens.take(torch.from_numpy(rows))
-    longest = 1 + int(_ends(few.mask).max())
-    return Tokens(few.x[:, :longest], few.mask[:, :longest])
+    return _cut(few, 1 + int(_ends(few.mask).max()))
+
+
+def _cut(tokens: Tokens, length: int) -> Tokens:
+    return Tokens(tokens.x[:, :length], tokens.mask[:, :length], tokens.memory)
 
 
 def _match(
@@ -224,15 +227,18 @@ def _match(
     scores = np.empty(len(text), dtype=np.float32)
     with trained.autocast():
         prepared = model.prepare(Tokens(images.x.to(device), images.mask.to(device)))
+    image_ends = _ends(images.mask).numpy()
     if device.type == "cpu":
         pairs_at_once = min(pairs_at_once, max(1, CACHED_TOKENS // (images.x.shape[1] + int(lengths.mean()))))
     by_length = np.argsort(lengths[text], kind="stable")
     for rows in np.split(by_length, range(pairs_at_once, len(by_length), pairs_at_once)):
         words = torch.from_numpy(text[rows]).to(device)
-        longest = int(lengths[text[rows]].max())
-        texts = Tokens(text_tokens.x[words, :longest], text_tokens.mask[words, :longest])
+        texts = _cut(Tokens(text_tokens.x[words], text_tokens.mask[words]), int(lengths[text[rows]].max()))
+        seen = prepared.take(torch.from_numpy(image[rows]).to(device))
+        if seen.memory is None:
+            seen = _cut(seen, 1 + int(image_ends[image[rows]].max()))
         with trained.autocast():
-            cls = model.fuse(prepared.take(torch.from_numpy(image[rows]).to(device)), texts).cls
+            cls = model.fuse(seen, texts).cls
         scores[rows] = match(cls.float())[:, 1].cpu().numpy()
     return scores
 
