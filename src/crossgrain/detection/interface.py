@@ -77,6 +77,18 @@ class Detector(ABC):
     def detect(self, images: list[UInt8[Tensor, "3 H W"]]) -> list[RegionFeatures]:
         """The regions of each image, best first. All images have the same size, that its selection asks for."""
 
+    def describe_boxes(
+        self, images: list[UInt8[Tensor, "3 H W"]], boxes: list[Float[Tensor, "N 4"]]
+    ) -> list[RegionFeatures]:
+        """What the detector says of given boxes of each image, in pixels: of each of them and in their order.
+
+        UserError from a detector that cannot, and has therefore no method of its own.
+        """
+        raise UserError(
+            f"{stamp_name(type(self))} has no method `describe_boxes`, which boxes=annotated and boxes=both need: "
+            "leave out boxes, or write it (docs/detection.md)"
+        )
+
     def stamp(self) -> dict[str, Any]:
         """What made the regions, in plain JSON values: regions of different stamps are never mixed."""
         s = self.chosen
