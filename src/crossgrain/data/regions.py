@@ -40,6 +40,7 @@ _DTYPES = {
     "class_probs": "<f2",
     "attributes": "<i4",
 }
+_CHOICE_OF_BOXES = ("boxes", "annotated_splits")  # of a stamp: not what described, but what was described
 _LARGEST = 65504.0  # of float16
 
 
@@ -138,6 +139,20 @@ class RegionFeatures:
         return RegionFeatures(**arrays)
 
 
+def joined(first: RegionFeatures, second: RegionFeatures) -> RegionFeatures:
+    """The regions of an image behind other regions of it; both tell the same of each. ValueError where they do not."""
+    if not len(first) or not len(second):
+        return first if len(first) else second
+    columns: dict[str, np.ndarray] = {}
+    for name in _DTYPES:
+        parts = [part for one in (first, second) if (part := getattr(one, name)) is not None]
+        if len(parts) == 1:
+            raise ValueError(f"regions: {name} of one part alone")
+        if parts:
+            columns[name] = np.concatenate(parts)
+    return RegionFeatures(**columns)
+
+
 def read_npz(data: bytes, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
     """The arrays of an .npz file of at most `MAX_BYTES` (unpacked), those of `names` or all: numbers, never objects.
 
@@ -193,6 +208,11 @@ def _is_finite(array: np.ndarray) -> bool:
     if array.dtype == np.float16 and array.flags.c_contiguous:
         return bool(((array.view(np.uint16) & 0x7C00) != 0x7C00).all())
     return bool(np.isfinite(array).all())
+
+
+def detector_of(stamp: Mapping[str, Any]) -> dict[str, Any]:
+    """A stamp without what says which boxes were described: a model may read them all, from the same detector."""
+    return {name: value for name, value in stamp.items() if name not in _CHOICE_OF_BOXES}
 
 
 def stamp_text(stamp: Mapping[str, Any]) -> str:

@@ -179,9 +179,22 @@ class BottomUp(Detector):
         pixels = torch.stack(images).to(self.device)
         size = (pixels.shape[2], pixels.shape[3])
         c4 = self.model.c4(pixels)
-        return [self._describe(x, boxes, size) for x, boxes in zip(c4, self.model.propose(c4, size), strict=True)]
+        return [self._chosen_regions(x, boxes, size) for x, boxes in zip(c4, self.model.propose(c4, size), strict=True)]
 
-    def _describe(self, c4: Tensor, boxes: Float[Tensor, "R 4"], size: tuple[int, int]) -> RegionFeatures:
+    @torch.no_grad()
+    def describe_boxes(
+        self, images: list[UInt8[Tensor, "3 H W"]], boxes: list[Float[Tensor, "R 4"]]
+    ) -> list[RegionFeatures]:
+        """See `Detector`: a box is neither refined nor left out."""
+        c4, size = self.model.c4(torch.stack(images).to(self.device)), (images[0].shape[1], images[0].shape[2])
+        found = []
+        for x, one in zip(c4, boxes, strict=True):
+            head = self.model.head(x, one.to(self.device))
+            probs = head.classes.softmax(1)[:, :-1]
+            found.append(regions_of(one, size, head.feature, probs, self.model.attributes(head)))
+        return found
+
+    def _chosen_regions(self, c4: Tensor, boxes: Float[Tensor, "R 4"], size: tuple[int, int]) -> RegionFeatures:
         if self.chosen.whole_image:
             boxes = torch.cat([boxes.new_tensor([[0, 0, size[1], size[0]]]), boxes])
         head = self.model.head(c4, boxes)

@@ -6,6 +6,7 @@ stage of a ResNet. So the regions that FPN finds are cut from C5, computed besid
 Shape letters: I images, H W pixels, R regions, K classes, D 4 times the classes with background.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -73,23 +74,48 @@ class TorchvisionFasterRCNN(Detector):
     @torch.no_grad()
     def detect(self, images: list[UInt8[Tensor, "3 H W"]]) -> list[RegionFeatures]:
         """See `Detector`."""
+        padded, last_stage, pyramid = self._maps(images)
+        height, width = images[0].shape[1:]
+        sizes = [(height, width)] * len(images)
+        proposals, _ = self.model.rpn(ImageList(padded, sizes), pyramid)
+        if self.chosen.whole_image:
+            border = padded.new_tensor([[0, 0, width, height]])
+            proposals = [torch.cat([border, boxes]) for boxes in proposals]
+        second = self._second_stage(pyramid, proposals, (height, width))
+        return [self._chosen_regions(*one, (height, width)) for one in zip(last_stage, proposals, *second, strict=True)]
+
+    @torch.no_grad()
+    def describe_boxes(
+        self, images: list[UInt8[Tensor, "3 H W"]], boxes: list[Float[Tensor, "R 4"]]
+    ) -> list[RegionFeatures]:
+        """See `Detector`: a box is neither refined nor left out."""
+        _, last_stage, pyramid = self._maps(images)
+        height, width = images[0].shape[1:]
+        boxes = [one.to(self.device) for one in boxes]
+        logits, _ = self._second_stage(pyramid, boxes, (height, width))
+        return [
+            regions_of(one, (height, width), _features(stage, one), said.softmax(1)[:, 1:])
+            for stage, one, said in zip(last_stage, boxes, logits, strict=True)
+        ]
+
+    def _maps(self, images: list[UInt8[Tensor, "3 H W"]]) -> tuple[Tensor, Float[Tensor, "I 2048 _h _w"], Any]:
+        """The padded images, their C5, and the pyramid."""
         pixels = self.normalise(torch.stack(images).to(self.device))
         height, width = pixels.shape[2:]
         padded = torch.nn.functional.pad(pixels, (0, -width % STRIDE, 0, -height % STRIDE))
         stages = self.model.backbone.body(padded)
-        pyramid = self.model.backbone.fpn(stages)
-        sizes = [(height, width)] * len(images)
-        proposals, _ = self.model.rpn(ImageList(padded, sizes), pyramid)
-        if self.chosen.whole_image:
-            border = pixels.new_tensor([[0, 0, width, height]])
-            proposals = [torch.cat([border, boxes]) for boxes in proposals]
-        heads = self.model.roi_heads
-        logits, deltas = heads.box_predictor(heads.box_head(heads.box_roi_pool(pyramid, proposals, sizes)))
-        counts = [len(boxes) for boxes in proposals]
-        per_image = zip(stages["3"], proposals, logits.split(counts), deltas.split(counts), strict=True)
-        return [self._describe(*one, (height, width)) for one in per_image]
+        return padded, stages["3"], self.model.backbone.fpn(stages)
 
-    def _describe(
+    def _second_stage(
+        self, pyramid: Any, boxes: list[Float[Tensor, "_ 4"]], size: tuple[int, int]
+    ) -> tuple[Sequence[Float[Tensor, "_ K1"]], Sequence[Float[Tensor, "_ D"]]]:
+        """Logits and deltas of the boxes of each image."""
+        heads, counts = self.model.roi_heads, [len(one) for one in boxes]
+        pooled = heads.box_roi_pool(pyramid, boxes, [size] * len(boxes))
+        logits, deltas = heads.box_predictor(heads.box_head(pooled))
+        return logits.split(counts), deltas.split(counts)
+
+    def _chosen_regions(
         self,
         last_stage: Float[Tensor, "2048 _h _w"],
         proposals: Float[Tensor, "R 4"],
@@ -103,8 +129,12 @@ class TorchvisionFasterRCNN(Detector):
         if self.chosen.whole_image:
             boxes[0] = proposals[0]
         keep = choose(boxes, probs, self.chosen)
-        cells = roi_align(last_stage[None], [boxes[keep]], POOLED, 1 / STRIDE, sampling_ratio=2, aligned=True)
-        return regions_of(boxes[keep], size, cells.mean((2, 3)), probs[keep])
+        return regions_of(boxes[keep], size, _features(last_stage, boxes[keep]), probs[keep])
+
+
+def _features(last_stage: Float[Tensor, "2048 _h _w"], boxes: Float[Tensor, "R 4"]) -> Float[Tensor, "R 2048"]:
+    cells = roi_align(last_stage[None], [boxes], POOLED, 1 / STRIDE, sampling_ratio=2, aligned=True)
+    return cells.mean((2, 3))
 
 
 def _read(name: str) -> dict[str, Tensor]:

@@ -30,6 +30,7 @@ from crossgrain.data.progress import progress_bar
 from crossgrain.data.regions import RegionFeatures, finish_regions, open_regions, write_region_shard
 from crossgrain.data.shards import Shards
 from crossgrain.detection import DETECTORS
+from crossgrain.detection.annotated import NO_BOXES, Boxes, annotated_boxes, check_describes, regions_of_images
 from crossgrain.detection.interface import Detector, Probability, Selection
 
 MAX_PROCESSES = 16
@@ -54,6 +55,23 @@ class DetectConfig:
     num_workers: Annotated[int, Field(ge=0)] = 2  # decode for a detector that has a process of its own
     device: Literal["auto", "cpu", "cuda"] = "auto"
     overwrite: bool = False  # replace the regions of another detector
+    boxes: Boxes = "detected"  # or the annotated ones of the data, described by the detector; "both": these come last
+    annotated_splits: tuple[str, ...] | None = None  # other splits keep detected boxes; None: all have annotated ones
+
+    def __post_init__(self) -> None:
+        if self.boxes == "detected" and self.annotated_splits is not None:
+            raise ValueError("annotated_splits are those of boxes=annotated or boxes=both, and boxes is detected")
+
+    def stamp(self, detector: Detector) -> dict[str, Any]:
+        """The detector's stamp, and which boxes it described where these are not its own."""
+        if self.boxes == "detected":
+            return detector.stamp()
+        splits = {} if self.annotated_splits is None else {"annotated_splits": sorted(set(self.annotated_splits))}
+        return {**detector.stamp(), "boxes": self.boxes, **splits}
+
+    def takes_annotated(self, split: str) -> bool:
+        """Whether the annotated boxes of this split's images become regions."""
+        return self.boxes != "detected" and (self.annotated_splits is None or split in self.annotated_splits)
 
     def selection(self) -> Selection:
         """The detector's own selection with what is said here; UserError where that makes no sense."""
@@ -103,12 +121,17 @@ class Report:
 def detect(data: Path, config: DetectConfig, console: Console | None = None) -> Report:
     """Give every image of `data` its regions, going on where an earlier run ended.
 
-    UserError where regions of another detector stand there (both stamps are shown) or a process was lost.
+    UserError where regions of another detector stand there (both stamps are shown), a process was lost, or the detector
+    cannot describe annotated boxes that are asked for.
     """
     records = Shards(data)
     work = _Work(data, config)
     names = [shard["name"] for shard in records.manifest["shards"]]
-    done = open_regions(data, work.detector.stamp(), overwrite=config.overwrite)
+    for split in config.annotated_splits or ():
+        Shards(data, split)  # UserError for one that the data has not
+    if config.boxes != "detected":
+        check_describes(work.detector)
+    done = open_regions(data, config.stamp(work.detector), overwrite=config.overwrite)
     todo = [name for name in names if name not in done]
     report = Report(shards=len(todo), shards_before=len(done))
     groups = [group for group in _plan(records, work.image, config.batch_size) if group.shard in set(todo)]
@@ -174,6 +197,7 @@ class _Decoded(NamedTuple):
     key: str
     pixels: np.ndarray | None
     reason: str = ""
+    annotated: np.ndarray | None = None  # the boxes that are described; None: detected ones alone
 
 
 @dataclass
@@ -216,7 +240,9 @@ class _Work:
         """One image as the detector sees it."""
         record = self.records[index]
         try:
-            return _Decoded(record.key, eval_image(record, self.image))
+            annotated = annotated_boxes(record) if self.config.takes_annotated(record.split) else None
+            without = self.config.boxes == "annotated" and annotated is not None and not len(annotated)
+            return _Decoded(record.key, eval_image(record, self.image), NO_BOXES if without else "", annotated)
         except ImageError as error:
             return _Decoded(record.key, None, error.reason)
 
@@ -226,7 +252,9 @@ class _Work:
         found: dict[str, RegionFeatures] = {}
         for size in sizes:
             alike = [image for image in images if image.pixels is not None and image.pixels.shape == size]
-            regions = self.detector.detect([torch.from_numpy(image.pixels) for image in alike])
+            pixels = [torch.from_numpy(image.pixels) for image in alike]
+            annotated = [image.annotated for image in alike]
+            regions = regions_of_images(self.detector, pixels, annotated, self.config.boxes != "annotated")
             found |= {image.key: one for image, one in zip(alike, regions, strict=True)}
         nothing = RegionFeatures.empty(self.detector.feature_size, self.detector.num_classes)
         return [(image.key, found.get(image.key, nothing), image.reason) for image in images]

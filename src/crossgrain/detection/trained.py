@@ -1,19 +1,19 @@
 """A detector that this library trained (`detection/train.py`), from its run folder.
 
-Shape letters: H W pixels.
+Shape letters: H W pixels, R regions.
 """
 
 from pathlib import Path
 
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from crossgrain.config import UserError, configclass
 from crossgrain.data.images import ImageConfig
 from crossgrain.data.regions import RegionFeatures
 from crossgrain.detection.interface import Detector, Selection, choose, regions_of, weights_hash
-from crossgrain.detection.small import SmallFasterRCNN
+from crossgrain.detection.small import Described, SmallFasterRCNN
 from crossgrain.detection.train import load_network
 from crossgrain.training.precision import autocast, resolve_precision
 
@@ -55,9 +55,23 @@ class TrainedDetector(Detector):
             found = self.model.find(pixels, whole=self.chosen.whole_image)
         regions = []
         for boxes, described in found:
-            probs = described.classes.softmax(1)[:, :-1]
-            keep = choose(boxes, probs, self.chosen)
-            size = (pixels.shape[2], pixels.shape[3])
-            attribute = described.attributes[keep].argmax(1) if described.attributes.shape[1] else None
-            regions.append(regions_of(boxes[keep], size, described.feature[keep], probs[keep], attribute))
+            keep = choose(boxes, described.classes.softmax(1)[:, :-1], self.chosen)
+            regions.append(self._regions(boxes[keep], Described(*(x[keep] for x in described))))
         return regions
+
+    @torch.no_grad()
+    def describe_boxes(
+        self, images: list[UInt8[Tensor, "3 H W"]], boxes: list[Float[Tensor, "R 4"]]
+    ) -> list[RegionFeatures]:
+        """See `Detector`: a box is neither refined nor left out."""
+        boxes = [one.to(self.device) for one in boxes]
+        with autocast(resolve_precision("auto", self.device), self.device):
+            fine, _ = self.model.maps(torch.stack(images).to(self.device))
+            described = self.model.second_stage(fine, boxes)
+        parts = zip(*(x.split([len(one) for one in boxes]) for x in described), strict=True)
+        return [self._regions(one, Described(*part)) for one, part in zip(boxes, parts, strict=True)]
+
+    def _regions(self, boxes: Float[Tensor, "R 4"], described: Described) -> RegionFeatures:
+        attribute = described.attributes.argmax(1) if described.attributes.shape[1] else None
+        probs = described.classes.softmax(1)[:, :-1]
+        return regions_of(boxes, self.model.size, described.feature, probs, attribute)
