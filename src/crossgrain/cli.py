@@ -5,6 +5,7 @@ A user's mistake is one clear line and exit status 2; Ctrl-C leaves a state that
 
 import argparse
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -42,6 +43,9 @@ OVERRIDES = "change values of the recipe, e.g. stages.0.lr=1e-4 train.precision=
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit status."""
+    # Threads that wait for work in a loop take the cores from those that have some: beside one other busy process a
+    # training step took fifteen times as long. OpenMP reads it when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = _parse(argv)
     try:
         return arguments.run(arguments)

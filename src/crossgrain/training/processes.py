@@ -33,15 +33,8 @@ def in_ranks(size: int, work: Callable[..., Any], *arguments: Any) -> Any:
         context.Process(target=_rank, args=(rank, place, threads, told, work, arguments), daemon=False)
         for rank in range(size)
     ]
-    # Threads that wait in a loop keep the other rank from its core; it is read when the library is loaded.
-    before = {name: os.environ.get(name) for name in _CALM}
-    os.environ.update(_CALM)
-    try:
-        for process in ranks:
-            process.start()
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
+    for process in ranks:
+        process.start()
     with StopSignals() as stop:
         passed_on = False
         while any(process.is_alive() for process in ranks):
@@ -62,9 +55,6 @@ def in_ranks(size: int, work: Callable[..., Any], *arguments: Any) -> Any:
         rank, status = next((one for one in lost if one[1] != -signal.SIGKILL), lost[0])  # not one that was ended here
         raise RuntimeError(f"process {rank} of {size} ended with status {status}")
     return answers[0][1]
-
-
-_CALM = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def _rank(
