@@ -212,8 +212,10 @@ def build_learner(recipe: PretrainRecipe, world: World = ALONE, tokenizer: Token
 def pretrain(recipe: PretrainRecipe, folder: Path, *, console: Console | None = None, world: World = ALONE) -> Outcome:
     """Run the recipe in `folder`, from its newest checkpoint if it has one."""
     recipe, tokenizer = settled(recipe)
-    recipe = recipe.with_answers(folder, console, world.is_main)
-    world.barrier()
+    told = recipe.with_answers(folder, console, world.is_main)
+    if told is not recipe:  # the main rank has written them
+        world.barrier()
+        recipe = told
     for index, stage in enumerate(recipe.stages):  # mistakes in the data are said before a folder is made
         _read(recipe, stage, index, tokenizer, range(0), world)
     learner = build_learner(recipe, world, tokenizer)
