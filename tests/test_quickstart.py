@@ -4,12 +4,15 @@ import json
 import os
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from crossgrain import cli
 from crossgrain.config import UserError
 from crossgrain.data.regions import has_regions
 from crossgrain.detection import pipeline
-from crossgrain.quickstart import choose
+from crossgrain.quickstart import choose, load
+from crossgrain.recipes import build_learner, with_vocabulary
 
 DETECTOR = """
 model: {image_size: 64, widths: [4, 8, 8], feature_dim: 8, proposals: 6}
@@ -17,11 +20,17 @@ batch_size: 4
 steps: 2
 train: {log_every: 1, num_workers: 0, tensorboard: false}
 """
-TINY = (
+CNN = """
+batch_size: 4
+steps: 2
+train: {log_every: 1, num_workers: 0, tensorboard: false}
+"""
+SMALL = (
     "scenes.size=16", "scenes.image_size=64", "scenes.vocab_size=300", "model.dim=16", "model.depth=2",
-    "model.num_heads=2", "model.mlp_dim=32", "model.feature_dim=8", "model.geometry_dim=16", "train.num_workers=0",
-    "train.tensorboard=false", "train.precision=float32", "train.log_every=1", "evaluation.splits=[test]",
+    "model.num_heads=2", "model.mlp_dim=32", "train.num_workers=0", "train.tensorboard=false",
+    "train.precision=float32", "train.log_every=1", "evaluation.splits=[test]",
 )  # fmt: skip
+TINY = (*SMALL, "model.feature_dim=8", "model.geometry_dim=16")
 STAGES = [f"stages.{stage}.{key}" for stage in (0, 1) for key in ("steps=2", "schedule.warmup_steps=1")]
 CLASSES = "objectives.1.num_classes=15"  # of the kinds of object that ten scenes happen to show
 SOURCES = [f"stages.{stage}.sources.0.batch_size=4" for stage in (0, 1)]
@@ -86,3 +95,40 @@ def test_a_stopped_quickstart_goes_on_to_its_report(tmp_path, monkeypatch, capsy
     assert cli.main([*command, "scenes.seed=1"]) == 2
     assert "holds another run (scenes is" in capsys.readouterr().err
     assert (out / "data/manifest.json").read_bytes() == before
+
+
+def test_a_cnn_that_learns_first_is_what_the_run_starts_from(tmp_path, monkeypatch, capsys):
+    classifier, out = tmp_path / "cnn.yaml", tmp_path / "run"
+    classifier.write_text(CNN)
+    command = ["quickstart", "model=pixelbert", *SMALL, *STAGES, *SOURCES, "image.size=64", "--out", str(out)]
+    command += [f"cnn_classifier={classifier}", "train.processes=1"]
+    started = []
+
+    def look(recipe, folder, **rest):
+        model = build_learner(with_vocabulary(recipe, 300)).get_submodule("model.cnn.body").state_dict()
+        started.append({name: tensor.clone() for name, tensor in model.items()})
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as before:
+        before.setattr("crossgrain.runs.pretrain", look)
+        assert cli.main(command) == 130
+    taught = load_file(out / "data" / "cnn.safetensors")
+    assert taught.keys() == started[0].keys()
+    assert all(torch.equal(taught[name], tensor) for name, tensor in started[0].items())
+    log = (out / "cnn/log.jsonl").read_bytes()
+    assert len(log.splitlines()) == 2
+
+    assert cli.main(command) == 0
+    assert (out / "cnn/log.jsonl").read_bytes() == log  # it was not taught again
+    scores = json.loads((out / "evaluation/scores.json").read_text())
+    assert scores["retrieval"]["protocol"] == "all pairs" and scores["masked_words"]["words"] > 0
+    (out / "data/cnn.safetensors").unlink()
+    assert cli.main(["evaluate", str(out), "--limit", "2"]) == 0  # a run is complete without what it started from
+
+    assert cli.main([*command, "cnn_classifier=quickstart_cnn"]) == 2
+    assert "holds another run (cnn_classifier is" in capsys.readouterr().err
+
+
+def test_a_model_without_a_cnn_cannot_be_given_one():
+    with pytest.raises(UserError, match="quickstart_imagebert has cnn_classifier 'mine', but a model without a CNN"):
+        load("quickstart_imagebert", ["cnn_classifier=mine"])

@@ -25,7 +25,8 @@ SHIPPED = sorted(
     if path.parent.name != "ablations" and path.stem not in ("families", "tasks")
 )
 DETECTOR = FOLDER / "quickstart_detector.yaml"
-RUNS = [path for path in SHIPPED if path != DETECTOR and path.parent.name != "finetune"]
+BEFORE = (DETECTOR, FOLDER / "quickstart_cnn.yaml")  # what quickstarts train before the model
+RUNS = [path for path in SHIPPED if path not in BEFORE and path.parent.name != "finetune"]
 
 SMALL = """
 model: {type: xvlm, vision: {type: vit, image_size: 64, patch_size: 16, dim: 16, depth: 2, num_heads: 2,

@@ -43,9 +43,9 @@ OVERRIDES = "change values of the recipe, e.g. stages.0.lr=1e-4 train.precision=
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit status."""
-    # Threads that wait for work in a loop take the cores from those that have some: beside one other busy process a
+    # Threads that wait long for work in a loop take the cores from those that have some: beside other busy processes a
     # training step took fifteen times as long. OpenMP reads it when torch is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     arguments = _parse(argv)
     try:
         return arguments.run(arguments)

@@ -1,5 +1,6 @@
-"""What a quickstart does before it trains: choose its recipe, draw the scenes, and give them regions if the model reads
-these. Every step is left out where its result stands already, and goes on where it was stopped.
+"""What a quickstart does before it trains: choose its recipe, draw the scenes, give them regions if the model reads
+these, and teach its CNN what they show if the recipe says so. Every step is left out where its result stands already,
+and goes on where it was stopped.
 """
 
 import re
@@ -10,6 +11,7 @@ from rich.console import Console
 
 from crossgrain.config import UserError, dump_config, read_yaml
 from crossgrain.models import MODELS
+from crossgrain.nn.cnn import CNN
 from crossgrain.recipes import QuickstartRecipe, Scenes, find_recipe, load_run_recipe
 
 FIRST = "xvlm"  # the family that `crossgrain quickstart` trains where none is named
@@ -33,25 +35,31 @@ def choose(recipe: str | None, overrides: Sequence[str]) -> tuple[str, list[str]
 
 
 def load(recipe: str, overrides: Sequence[str]) -> tuple[QuickstartRecipe, Path]:
-    """A recipe with a scenes block, and its file."""
+    """A recipe with a scenes block, and its file. UserError where it teaches a CNN that its model does not have."""
     path = find_recipe(recipe)
     loaded = load_run_recipe(path, list(overrides))
     if not isinstance(loaded, QuickstartRecipe):
         raise UserError(f"{recipe} has no scenes block: use `crossgrain pretrain {recipe}`")
+    if loaded.cnn_classifier is not None and not isinstance(getattr(loaded.model, "cnn", None), CNN.Config):
+        raise UserError(
+            f"{recipe} has cnn_classifier {loaded.cnn_classifier!r}, but a model without a CNN: leave it out"
+        )
     return loaded, path
 
 
 def make_data(recipe: QuickstartRecipe, out: Path, console: Console) -> Path:
     """The data set of a quickstart in its run folder `out`: scenes, with regions where the recipe names a detector.
 
-    KeyboardInterrupt where a signal stopped the training of the detector; the same call goes on. UserError where `out`
-    is the run of other scenes.
+    The weights of a CNN that the recipe lets learn first stand beside them. KeyboardInterrupt where a signal stopped a
+    training; the same call goes on. UserError where `out` is the run of other scenes.
     """
     check_same_scenes(recipe, out)
     data = out / "data"
     draw(recipe.scenes, data, console)
     if recipe.detector is not None:
         find_regions(data, recipe.detector, out / "detector", console)
+    if recipe.cnn_classifier is not None:
+        teach_cnn(recipe, data, out / "cnn", console)
     return data
 
 
@@ -81,6 +89,23 @@ def find_regions(data: Path, recipe: str, run: Path, console: Console) -> None:
     return say(console, *detect(data, DetectConfig(detector=TrainedDetector.Config(run=run)), console).lines())
 
 
+def teach_cnn(recipe: QuickstartRecipe, data: Path, run: Path, console: Console) -> None:
+    """Let the CNN of the recipe's model learn in the run folder `run`, and put its weights beside `data`.
+
+    UserError where `run` is that of another one.
+    """
+    from safetensors.torch import save_file
+
+    from crossgrain.detection.train import train_cnn
+
+    assert recipe.cnn_classifier is not None
+    say(console, f"cnn: {run}")
+    tensors = train_cnn(find_recipe(recipe.cnn_classifier), data, run, recipe.model.cnn, recipe.image.size, console)
+    file = Path(recipe.on(data).model.cnn.weights)
+    save_file(tensors, partial := file.with_name(f".{file.name}"))
+    partial.replace(file)
+
+
 def say(console: Console, *lines: str) -> None:
     """Lines as they are, without markup, colours or breaks."""
     for line in lines:
@@ -91,7 +116,7 @@ def check_same_scenes(recipe: QuickstartRecipe, out: Path) -> None:
     """UserError where `out` is the run of other scenes, before these are drawn over."""
     saved = out / "recipe.yaml"
     tree = read_yaml(saved.read_text(encoding="utf-8"), str(saved)) if saved.is_file() else {}
-    given = {"scenes": dump_config(recipe.scenes), "detector": recipe.detector}
+    given = {"scenes": dump_config(recipe.scenes), "detector": recipe.detector, "cnn_classifier": recipe.cnn_classifier}
     for key, value in given.items():
         there = tree.get(key, value) if isinstance(tree, dict) else value
         if there != value:

@@ -85,8 +85,7 @@ class PretrainRecipe:
     def __post_init__(self) -> None:
         check_parts(self, [(objective_name(config), config) for config in self.trained_configs()])
 
-    # What a fine-tuning recipe (finetuning.py) does in its own way.
-
+    # From here on what a fine-tuning recipe (finetuning.py) does in its own way.
     blind: ClassVar[bool] = False  # whether images show nothing
     some_unused: ClassVar[bool] = False  # whether some of the model is not trained
 
@@ -128,6 +127,7 @@ class QuickstartRecipe(PretrainRecipe):
 
     scenes: Scenes = Scenes()
     detector: str | None = None  # recipe of a detector that is trained on the scenes, for models that read regions
+    cnn_classifier: str | None = None  # recipe by which the model's CNN first learns to name the objects of the scenes
 
     def on(self, data: Path) -> "QuickstartRecipe":
         """The recipe with all its paths in `data`; a corpus is a file there."""
@@ -137,7 +137,9 @@ class QuickstartRecipe(PretrainRecipe):
             return replace(source, path=str(data.joinpath(*file)))
 
         stages = tuple(replace(stage, sources=tuple(map(moved, stage.sources))) for stage in self.stages)
-        return replace(self, stages=stages, text=replace(self.text, vocab=str(data / "vocab.txt")))
+        cnn = {"cnn": replace(self.model.cnn, weights=str(data / "cnn.safetensors"))} if self.cnn_classifier else {}
+        text = replace(self.text, vocab=str(data / "vocab.txt"))
+        return replace(self, stages=stages, text=text, model=replace(self.model, **cnn))
 
 
 def find_recipe(name: str) -> Path:
@@ -212,9 +214,8 @@ def build_learner(recipe: PretrainRecipe, world: World = ALONE, tokenizer: Token
 def pretrain(recipe: PretrainRecipe, folder: Path, *, console: Console | None = None, world: World = ALONE) -> Outcome:
     """Run the recipe in `folder`, from its newest checkpoint if it has one."""
     recipe, tokenizer = settled(recipe)
-    told = recipe.with_answers(folder, console, world.is_main)
-    if told is not recipe:  # the main rank has written them
-        world.barrier()
+    if (told := recipe.with_answers(folder, console, world.is_main)) is not recipe:
+        world.barrier()  # the main rank has written them
         recipe = told
     for index, stage in enumerate(recipe.stages):  # mistakes in the data are said before a folder is made
         _read(recipe, stage, index, tokenizer, range(0), world)

@@ -201,11 +201,42 @@ def test_itm_meets_each_pair_each_wrong_image_and_each_wrong_text():
     assert loss.metrics["accuracy"].item() == pytest.approx(2 / 6)
 
 
+def test_balanced_matching_asks_every_text_and_every_image_once_right_and_once_wrong():
+    model = Plain(torch.tensor([[1.0, 0], [2, 0], [3, 0]]), torch.tensor([[0, 1.0], [0, 2], [0, 3]]))
+    itm = ITM(ITM.Config(negatives="balanced"), model)
+    itm.head = nn.Linear(2, 2, bias=False)
+    with torch.no_grad():
+        itm.head.weight.copy_(torch.tensor([[0.0, 0.0], [0.0, 1.0]]))  # the logit of a match: the text's number
+    batch = batch_of([0, 1, 1])
+    loss = itm(Views(model, batch))
+    (images, texts), (same, moved) = model.met
+    assert images == same == [[1, 0], [2, 0], [3, 0]] and texts == [[0, 1], [0, 2], [0, 3]]
+    assert moved == [[0, 3], [0, 1], [0, 2]]
+    right = [log_softmax([0, n])[1] for n in (1, 2, 3)]
+    wrong = [log_softmax([0, n])[0] for n in (3, 1)]  # the last image and the second text are one concept
+    assert loss.value.item() == pytest.approx(-sum(right + wrong) / 5, rel=1e-5)
+    assert loss.metrics["accuracy"].item() == pytest.approx(3 / 5)
+
+    twins = torch.tensor([[4], [5], [4]])
+    text = replace(batch.text["clean"], ids=twins)
+    loss = itm(Views(model, replace(batch_of([0, 1, 2]), text={"clean": text, "masked": text})))
+    wrong = [log_softmax([0, n])[0] for n in (1, 2)]  # the first image and the third text: its own, word for word
+    assert loss.value.item() == pytest.approx(-sum(right + wrong) / 5, rel=1e-5)
+
+
+def test_balanced_matching_shares_the_pass_in_which_words_are_hidden():
+    model = Plain(torch.rand(4, 2), torch.rand(4, 2))
+    views = Views(model, batch_of(list(range(4))))
+    views.fused("clean", "masked")
+    ITM(ITM.Config(negatives="balanced", text="masked"), model)(views)
+    assert len(model.met) == 2
+
+
 def test_objectives_that_need_embeddings_refuse_a_model_without():
     model = Plain(IMAGE, TEXT)
     with pytest.raises(ValueError, match="itc compares image and text embeddings, which Plain does not have"):
         ITC(ITC.Config(), model)
-    with pytest.raises(ValueError, match=r"itm draws hard negatives .* does not have: write negatives: random or s"):
+    with pytest.raises(ValueError, match=r"itm draws hard negatives .* does not have: write negatives: random, s"):
         ITM(ITM.Config(), model)
     assert ITM(ITM.Config(negatives="random"), model).draw_negatives(Views(model, batch_of(GROUP)))
 

@@ -15,7 +15,7 @@ from crossgrain.bench.plan import Plan, Planned
 from crossgrain.config import UserError, dump_config, read_yaml
 from crossgrain.data.shards import Shards
 from crossgrain.evaluation.score import write_whole
-from crossgrain.quickstart import check_same_scenes, draw, find_regions, say
+from crossgrain.quickstart import check_same_scenes, draw, find_regions, say, teach_cnn
 from crossgrain.recipes import QuickstartRecipe, settled
 from crossgrain.training.checkpoint import check_same_recipe
 from crossgrain.training.interrupt import StopSignals
@@ -63,7 +63,7 @@ def size_of_detector(out: Path) -> int:
 
 
 def _make_data(plan: Plan, out: Path, console: Console) -> Path:
-    """Scenes, their captions as a corpus where a variant reads one, and regions where one reads these."""
+    """Scenes, their captions as a corpus where a variant reads one, regions and a taught CNN where one needs them."""
     data = out / "data"
     draw(plan.scenes, data, console)
     recipes = [one.recipe for one in plan.variants if one.recipe]
@@ -75,6 +75,8 @@ def _make_data(plan: Plan, out: Path, console: Console) -> Path:
             write_whole(data / path, (f"{' '.join(text.split())}\n" for text in captions))
     if plan.detector:
         find_regions(data, plan.detector, out / "detector", console)
+    for taught in {(r.cnn_classifier, r.model.cnn, r.image.size): r for r in recipes if r.cnn_classifier}.values():
+        teach_cnn(taught, data, out / "cnn", console)  # one for all variants: another is refused
     return data
 
 

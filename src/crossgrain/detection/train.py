@@ -1,6 +1,7 @@
-"""Train the small detector on a prepared data set whose regions carry labels, through the library's own trainer.
+"""Train the small detector, or a CNN that names objects, on a prepared data set whose regions carry labels.
 
-What it learns is a recipe, what it leaves a run folder: killed and started again it continues, bit for bit.
+The library's own trainer does it. What it learns is a recipe, what it leaves a run folder: killed and started again it
+continues, bit for bit.
 
 Shape letters: B images, M objects at most.
 """
@@ -9,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -19,14 +20,16 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from crossgrain.config import Count, UserError, configclass, load_recipe
+from crossgrain.config import Count, UserError, config_owner, configclass, load_recipe
 from crossgrain.data.images import ImageConfig, eval_image
 from crossgrain.data.loader import in_workers
 from crossgrain.data.records import Record, Region
 from crossgrain.data.sampler import StepSampler
 from crossgrain.data.shards import Shards
 from crossgrain.data.types import Batch, Pixels
+from crossgrain.detection.classifier import ObjectClassifier
 from crossgrain.detection.small import PAD, Objects, SmallFasterRCNN
+from crossgrain.nn.cnn import CNN
 from crossgrain.objectives.interface import alone
 from crossgrain.training import checkpoint
 from crossgrain.training.learner import Learner
@@ -67,13 +70,24 @@ class DetectorRecipe:
     train: TrainConfig = TrainConfig()
     seed: Annotated[int, Field(ge=0)] = 0
 
+    stage: ClassVar[str] = "detector"  # as logs call it
+
+
+@configclass
+class ClassifierRecipe(DetectorRecipe):
+    """A training of the CNN that Pixel-BERT starts from. Which CNN, and at what size, is said by who asks for it."""
+
+    model: ObjectClassifier.Config = ObjectClassifier.Config()  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    stage: ClassVar[str] = "cnn"
+
 
 class DetectorLearner(Learner):
     """The network with its losses, as the trainer takes a model with its objectives."""
 
-    def __init__(self, model: SmallFasterRCNN, weights: LossWeights):
+    def __init__(self, model: SmallFasterRCNN | ObjectClassifier, weights: LossWeights):
         nn.Module.__init__(self)
-        self.model: SmallFasterRCNN = model  # pyright: ignore[reportIncompatibleVariableOverride]
+        self.model: SmallFasterRCNN | ObjectClassifier = model  # pyright: ignore[reportIncompatibleVariableOverride]
         self.objectives = nn.ModuleDict()
         self.weights = {f.name: getattr(weights, f.name) for f in fields(weights)}
         self.gather, self.chosen = alone, ()
@@ -92,13 +106,30 @@ def train_detector(recipe: DetectorRecipe | Path, data: Path, out: Path, console
 
     KeyboardInterrupt where a signal stopped it (the same call continues), UserError where the data name no objects.
     """
-    if isinstance(recipe, Path):
-        recipe = load_recipe(DetectorRecipe, recipe)
+    _train(load_recipe(DetectorRecipe, recipe) if isinstance(recipe, Path) else recipe, data, out, console)
+    return out
+
+
+def train_cnn(
+    recipe: Path, data: Path, out: Path, cnn: CNN.Config, image_size: int, console: Console | None = None
+) -> dict[str, Tensor]:
+    """Teach `cnn` to name the objects of `data`, in the run folder `out`; its tensors, in timm's names.
+
+    As `train_detector` otherwise. The classifier's own layers stay in the run folder.
+    """
+    loaded = load_recipe(ClassifierRecipe, recipe)
+    given = replace(loaded, model=replace(loaded.model, cnn=cnn, image_size=image_size))
+    model = _train(given, data, out, console)
+    assert isinstance(model, ObjectClassifier)
+    return model.backbone()
+
+
+def _train(recipe: DetectorRecipe, data: Path, out: Path, console: Console | None) -> nn.Module:
     records = Shards(data, recipe.split)
     recipe = with_classes(replace(recipe, data=str(data)), records)
     usable = np.flatnonzero(records.column("num_regions") > 0)
     torch.manual_seed(recipe.seed)
-    learner = DetectorLearner(SmallFasterRCNN(recipe.model), recipe.losses)
+    learner = DetectorLearner(config_owner(recipe.model)(recipe.model), recipe.losses)
 
     def batches_from(step: int) -> Iterator[Updates]:
         sampler = StepSampler(len(usable), recipe.batch_size, seed=recipe.seed, source=0)
@@ -110,7 +141,7 @@ def train_detector(recipe: DetectorRecipe | Path, data: Path, out: Path, console
         recipe.steps,
         lambda step: learning_rate(step, recipe.steps, recipe.lr, recipe.schedule),
         batches_from,
-        stage_at=lambda step: "detector",
+        stage_at=lambda step: recipe.stage,
     )
     outcome = train(
         learner,
@@ -124,7 +155,7 @@ def train_detector(recipe: DetectorRecipe | Path, data: Path, out: Path, console
     )
     if outcome.status == "stopped":
         raise KeyboardInterrupt
-    return out
+    return learner.model
 
 
 def load_network(run: Path) -> SmallFasterRCNN:
@@ -136,9 +167,9 @@ def load_network(run: Path) -> SmallFasterRCNN:
     newest = checkpoint.latest(run / "checkpoints")
     if newest is None or checkpoint.read_state(newest).step < recipe.steps:
         raise UserError(f"the detector in {run} is not trained to its end: continue its training")
-    learner = DetectorLearner(SmallFasterRCNN(recipe.model), recipe.losses)
-    checkpoint.restore(newest, learner)
-    return learner.model.eval()
+    model = SmallFasterRCNN(recipe.model)
+    checkpoint.restore(newest, DetectorLearner(model, recipe.losses))
+    return model.eval()
 
 
 def with_classes(recipe: DetectorRecipe, records: Shards) -> DetectorRecipe:

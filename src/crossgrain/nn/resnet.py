@@ -47,12 +47,12 @@ class ResNet(nn.Module):
         self.checkpointing = False
         self.normalise = Normalise(c.pixels)
         self.body = build(c.name, zero_init_last=not c.frozen_norm)
+        for number in range(num_stages + 1, 6):
+            setattr(self.body, f"layer{number - 1}", nn.Identity())
         if c.weights is not None:
             load_encoder(self.body, c.weights, as_timm)
         if c.stride_in_1x1:
             _move_stride(self.body)
-        for number in range(num_stages + 1, 6):
-            setattr(self.body, f"layer{number - 1}", nn.Identity())
         self.num_stages = num_stages
         self.num_channels: int = self.body.feature_info[num_stages - 1]["num_chs"]
         self.recompute = c.frozen_norm
@@ -111,8 +111,9 @@ def build(name: str, *, zero_init_last: bool) -> Any:
 
 
 def as_timm(state: dict[str, Tensor], body: nn.Module) -> dict[str, Tensor]:
-    """Published tensors without the classifier; older files do not count the batches of a normalisation."""
-    state = {name: value for name, value in state.items() if not name.startswith("fc.")}
+    """Tensors without the classifier and stages that `body` lacks; older files count no batches of normalisations."""
+    unused = ("fc.", *(f"{name}." for name, stage in body.named_children() if isinstance(stage, nn.Identity)))
+    state = {name: value for name, value in state.items() if not name.startswith(unused)}
     counters = {name: value for name, value in body.state_dict().items() if name.endswith("num_batches_tracked")}
     return counters | state
 

@@ -28,7 +28,7 @@ def matching_head(form: HeadForm, dim: int) -> nn.Module:
 
 
 class ITM(nn.Module):
-    """Binary matching on the fused [CLS], in one of two ways.
+    """Binary matching on the fused [CLS], in one of three ways.
 
     "hard" and "random": each pair, each text with a wrong concept, each concept with a wrong text. Hard negatives are
     drawn among this process's rows in proportion to softmax(similarity / temperature) + 1e-5, wrong images first
@@ -36,12 +36,17 @@ class ITM(nn.Module):
 
     "swapped": some rows came with the text of another image already (`pairs.swapped` in a recipe), so that one pass
     over the batch serves matching and all that is hidden in it. Rows of text alone are not asked.
+
+    "balanced": each pair as it is, which shares the pass of what is hidden, and each image with the text of the pair
+    half a batch further. Every image and every text is asked once right and once wrong, so that neither alone tells
+    anything: from scratch this is learnt where half of the rows "swapped" at random is noise for a thousand steps
+    (docs/pixelbert.md).
     """
 
     @configclass
     class Config:
         weight: float = 1.0
-        negatives: Literal["hard", "random", "swapped"] = "hard"
+        negatives: Literal["hard", "random", "swapped", "balanced"] = "hard"
         image: Variant = "clean"  # which variant of each side is matched; "masked" shares the pass of hidden tokens
         text: Variant = "clean"
         head: HeadForm = "mlp"
@@ -57,7 +62,7 @@ class ITM(nn.Module):
         if config.negatives == "hard" and not isinstance(model, DualEncoder):
             raise ValueError(
                 f"itm draws hard negatives by similarity, which {type(model).__name__} does not have: "
-                "write negatives: random or swapped"
+                "write negatives: random, swapped or balanced"
             )
         self.config = config
         self.head = matching_head(config.head, model.dim)
@@ -69,6 +74,8 @@ class ITM(nn.Module):
     def forward(self, views: Views) -> Loss:
         if self.config.negatives == "swapped":
             return self.forward_swapped(views)
+        if self.config.negatives == "balanced":
+            return self.forward_balanced(views)
         image, text = views.image(self.config.image), views.text(self.config.text)
         wrong_image, wrong_text = self.draw_negatives(views)
         rows = torch.arange(len(text.x), device=text.x.device)
@@ -83,10 +90,26 @@ class ITM(nn.Module):
     def forward_swapped(self, views: Views) -> Loss:
         """The loss of the rows as they came."""
         matched = views.batch.targets["itm"].label
-        logits = self.match(views.fused(self.config.image, self.config.text).cls)
         asked = torch.ones_like(matched) if views.batch.paired is None else views.batch.paired
-        loss = F.cross_entropy(logits, matched.long(), reduction="none")
-        return Loss(mean_where(loss, asked), {"accuracy": accuracy(logits, matched.long(), asked)})
+        return self.judge(views.fused(self.config.image, self.config.text).cls, matched, asked)
+
+    def forward_balanced(self, views: Views) -> Loss:
+        """The loss of the pairs, and of each image with the text of another; twins of its own text are not asked."""
+        group, ids = views.batch.group, views.batch.text["clean"].ids
+        other = torch.arange(len(group), device=group.device).roll(len(group) // 2)
+        wrong = (group != group[other]) & (ids != ids[other]).any(1)
+        right = views.fused(self.config.image, self.config.text)
+        text = views.text(self.config.text).take(other)
+        mixed = views.model.fuse(views.image(self.config.image), text)
+        matched = torch.cat([torch.ones_like(wrong), torch.zeros_like(wrong)])
+        asked = torch.cat([torch.ones_like(wrong), wrong])
+        return self.judge(torch.cat([right.cls, mixed.cls]), matched, asked)
+
+    def judge(self, cls: Float[Tensor, "B D"], matched: Bool[Tensor, " B"], asked: Bool[Tensor, " B"]) -> Loss:
+        """The mean over the rows that are asked."""
+        logits, label = self.match(cls), matched.long()
+        loss = F.cross_entropy(logits, label, reduction="none")
+        return Loss(mean_where(loss, asked), {"accuracy": accuracy(logits, label, asked)})
 
     @torch.no_grad()
     def draw_negatives(self, views: Views) -> tuple[Int[Tensor, " B"], Int[Tensor, " B"]]:
