@@ -28,6 +28,7 @@ from crossgrain.models.interface import DualEncoder, Fused, Grid, Tokens
 from crossgrain.nn.decoding import Past, causal_mask
 from crossgrain.nn.embeddings import BertEmbedding
 from crossgrain.nn.lengths import Grouped, Last, groups_by_length, run_by_length
+from crossgrain.nn.rows import take_rows
 from crossgrain.nn.transformer import BertLayer, CrossAttention, LastLayer, initialise_bert, key_mask, run_layers
 from crossgrain.nn.vision import VISION_ENCODERS, Concepts, Swin
 
@@ -148,7 +149,7 @@ class XVLM(DualEncoder):
     def encode_image(self, image: Pixels) -> Tokens:
         """(B, 1 + P, W): each concept's summary and the patches of its image, those outside its box masked."""
         concepts = self.vision(image)
-        x = torch.cat([concepts.cls[:, None], concepts.patches.index_select(0, concepts.row)], dim=1)
+        x = torch.cat([concepts.cls[:, None], take_rows(concepts.patches, concepts.row)], dim=1)
         return Tokens(x, concepts.mask, concepts)
 
     def encode_text(self, text: Text) -> Tokens:
@@ -188,7 +189,8 @@ class XVLM(DualEncoder):
         lasts: list[Last] = []
         for rows, length in groups:
             few = text.take(rows)
-            lasts.append(self._meet(image.take(rows), Tokens(few.x[:, :length], few.mask[:, :length])))
+            here = Tokens(image.x, image.mask.index_select(0, rows), image.memory.take(rows))  # x is not read any more
+            lasts.append(self._meet(here, Tokens(few.x[:, :length], few.mask[:, :length])))
         return Fused(Grouped(lasts, groups, text.x.shape[1]), text.x.shape[1])
 
     def _meet(self, image: Tokens, text: Tokens) -> LastLayer:
@@ -224,7 +226,9 @@ class XVLM(DualEncoder):
 
     def embed_image(self, image: Tokens) -> Float[Tensor, "B E"]:
         """Unit vectors of the concepts, in float32."""
-        return F.normalize(self.image_projection(image.x[:, 0]).float(), dim=-1)
+        # the same values as x[:, 0], whose backward pass would go through the patches too
+        cls = image.memory.cls if isinstance(image.memory, Concepts) else image.x[:, 0]
+        return F.normalize(self.image_projection(cls).float(), dim=-1)
 
     def embed_text(self, text: Tokens) -> Float[Tensor, "B E"]:
         """Unit vectors of the texts' [CLS], in float32."""
@@ -234,7 +238,7 @@ class XVLM(DualEncoder):
 def _contexts(memory: ImageMemory) -> list[Float[Tensor, "K N Z"]]:
     """What each row attends to in each cross layer."""
     return [
-        torch.cat([summaries.index_select(0, memory.own), patches.index_select(0, memory.row)], dim=1)
+        torch.cat([take_rows(summaries, memory.own), take_rows(patches, memory.row)], dim=1)
         for summaries, patches in memory.layers
     ]
 

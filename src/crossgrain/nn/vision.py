@@ -22,6 +22,7 @@ from crossgrain.config import Count, Share, UserError, configclass
 from crossgrain.data.types import Pixels
 from crossgrain.nn.boxes import patches_inside
 from crossgrain.nn.pixels import Normalise
+from crossgrain.nn.rows import take_rows
 from crossgrain.nn.transformer import fused_attention_pays, run_layers
 from crossgrain.nn.weights import read_vision_weights
 
@@ -141,7 +142,7 @@ class Swin(VisionEncoder):
         # The mean over the patches of each box, as one small matrix product per image.
         share = mask[:, 1:].to(patches.dtype)
         share = share / share.sum(1, keepdim=True)
-        cls = torch.einsum("bp,bpw->bw", share, patches.index_select(0, pixels.image))
+        cls = torch.einsum("bp,bpw->bw", share, take_rows(patches, pixels.image))
         return Concepts(cls, patches, pixels.image, mask, pixels.image, cls_whole)
 
 

@@ -1,10 +1,12 @@
 """ITM, image-text matching: tell a pair from the same text or concept with a wrong partner."""
 
-from typing import Literal
+import math
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
+from pydantic import Field
 from torch import Tensor, nn
 
 from crossgrain.config import Share, configclass
@@ -56,6 +58,9 @@ class ITM(nn.Module):
         # Negatives of the same grain only: images for an image's text, regions for a region's. In a batch of both, a
         # short phrase beside a whole picture gives itself away. The original keeps the grains in batches of their own.
         same_grain: bool = False
+        # The share of a batch's pairs that is asked, with their negatives from all of it. Matching reads three texts for
+        # every pair, more than all other objectives together; 1 as published.
+        asked: Annotated[float, Field(gt=0, le=1)] = 1.0
 
     def __init__(self, config: Config, model: VisionLanguageModel):
         super().__init__()
@@ -79,6 +84,9 @@ class ITM(nn.Module):
         image, text = views.image(self.config.image), views.text(self.config.text)
         wrong_image, wrong_text = self.draw_negatives(views)
         rows = torch.arange(len(text.x), device=text.x.device)
+        if self.config.asked < 1:
+            rows = torch.randperm(len(rows), device=rows.device)[: math.ceil(self.config.asked * len(rows))]
+            wrong_image, wrong_text = wrong_image[rows], wrong_text[rows]
         images = image.take(torch.cat([rows, wrong_image, rows]))
         texts = text.take(torch.cat([rows, rows, wrong_text]))
         logits = self.match(views.model.fuse(images, texts).cls)  # (3B, 2)
