@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from pictures import picture
 
-from crossgrain.config import UserError
+from crossgrain.config import UserError, load_recipe
 from crossgrain.data import prepare
 from crossgrain.data.features import FEATURE_FILES
 from crossgrain.data.features.importing import import_features
@@ -21,6 +21,7 @@ from crossgrain.data.records import Dropped, Record
 from crossgrain.data.regions import read_stamp
 from crossgrain.data.sets import DATASETS
 from crossgrain.data.shards import Shards, ShardWriter
+from crossgrain.recipes import PretrainRecipe, pretrain
 
 NUM, SIZE, CLASSES = 3, 6, 5
 BOXES = np.array([[0, 0, 20, 10], [10, 5, 40, 20], [0, 0, 40.5, 20]], np.float32)  # the last half a pixel outside
@@ -362,7 +363,7 @@ def test_features_alone_become_a_data_set_with_placeholders(tmp_path):
     assert shards.column("width").tolist() == [64, 64] and shards.column("height").tolist() == [32, 8]
 
 
-def test_the_true_sample_of_bottom_up_features_loads(shared, tmp_path):
+def test_the_true_sample_of_bottom_up_features_loads_and_trains(shared, tmp_path):
     sample = shared / "formats/bottom_up_obj36_10images.tsv"
     rows, drops = read("lxmert", sample)
     assert len(rows) == 10 and not drops
@@ -377,3 +378,24 @@ def test_the_true_sample_of_bottom_up_features_loads(shared, tmp_path):
     prepare.prepare("features", tmp_path, tmp_path / "out", flags=flags, split="train", num_workers=0, vocab_size=200)
     found = Shards(tmp_path / "out", "train", regions=True)
     assert [len(record.detected) for record in found] == [36] * 10 and found.has_regions()
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(TEN_ROWS.format(data=tmp_path / "out"), encoding="utf-8")
+    assert pretrain(load_recipe(PretrainRecipe, recipe), tmp_path / "run").status == "finished"
+    lines = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text(encoding="utf-8").splitlines()]
+    for name, share in (("loss", 0.9), ("region_feature/loss", 0.9), ("region_class/loss", 0.8)):
+        assert lines[-1][name] < share * lines[0][name], name
+
+
+TEN_ROWS = """
+model: {{type: imagebert, dim: 32, depth: 2, num_heads: 2, mlp_dim: 64, max_length: 32, dropout: 0.0}}
+objectives:
+  - {{type: mlm, image: masked}}
+  - {{type: region_class, num_classes: 1600}}
+  - {{type: region_feature, weight: 0.01}}
+  - {{type: itm, negatives: swapped, image: masked, text: masked, head: linear}}
+text: {{vocab: {data}/vocab.txt, max_tokens: 20, end_token: true}}
+regions: {{max_regions: 36}}
+pairs: {{swapped: 0.2, masked_side: one}}
+stages: [{{steps: 60, lr: 5e-3, schedule: {{warmup_steps: 5}}, sources: [{{path: {data}, batch_size: 10}}]}}]
+train: {{precision: float32, log_every: 10, num_workers: 0, tensorboard: false}}
+"""
