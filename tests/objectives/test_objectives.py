@@ -201,6 +201,22 @@ def test_itm_meets_each_pair_each_wrong_image_and_each_wrong_text():
     assert loss.metrics["accuracy"].item() == pytest.approx(2 / 6)
 
 
+def test_itm_asks_a_share_of_the_pairs_with_negatives_from_all_of_them():
+    numbers = torch.stack([torch.arange(8.0), torch.zeros(8)], 1)
+    model = Plain(numbers, numbers)
+    itm = ITM(ITM.Config(negatives="random", asked=0.4), model)
+    asked, partners = set(), set()
+    for _ in range(30):
+        itm(Views(model, batch_of(list(range(8)))))
+        images, texts = (torch.tensor(side)[:, 0].reshape(3, 4) for side in model.met.pop())
+        assert images[0].equal(texts[0]) and images[2].equal(images[0]) and texts[1].equal(texts[0])
+        assert len(set(images[0].tolist())) == 4
+        assert (images[1] != texts[1]).all() and (images[2] != texts[2]).all()
+        asked |= set(images[0].tolist())
+        partners |= set(images[1].tolist())
+    assert asked == partners == set(range(8))
+
+
 def test_balanced_matching_asks_every_text_and_every_image_once_right_and_once_wrong():
     model = Plain(torch.tensor([[1.0, 0], [2, 0], [3, 0]]), torch.tensor([[0, 1.0], [0, 2], [0, 3]]))
     itm = ITM(ITM.Config(negatives="balanced"), model)
@@ -217,7 +233,12 @@ def test_balanced_matching_asks_every_text_and_every_image_once_right_and_once_w
     assert loss.value.item() == pytest.approx(-sum(right + wrong) / 5, rel=1e-5)
     assert loss.metrics["accuracy"].item() == pytest.approx(3 / 5)
 
+    alone = replace(batch, paired=torch.tensor([True, False, True]))  # the second text has no image
+    right, wrong = [log_softmax([0, n])[1] for n in (1, 3)], [log_softmax([0, 3])[0]]
+    assert itm(Views(model, alone)).value.item() == pytest.approx(-sum(right + wrong) / 3, rel=1e-5)
+
     twins = torch.tensor([[4], [5], [4]])
+    right = [log_softmax([0, n])[1] for n in (1, 2, 3)]
     text = replace(batch.text["clean"], ids=twins)
     loss = itm(Views(model, replace(batch_of([0, 1, 2]), text={"clean": text, "masked": text})))
     wrong = [log_softmax([0, n])[0] for n in (1, 2)]  # the first image and the third text: its own, word for word

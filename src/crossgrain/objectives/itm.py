@@ -102,7 +102,10 @@ class ITM(nn.Module):
         return self.judge(views.fused(self.config.image, self.config.text).cls, matched, asked)
 
     def forward_balanced(self, views: Views) -> Loss:
-        """The loss of the pairs, and of each image with the text of another; twins of its own text are not asked."""
+        """The loss of the pairs, and of each image with the text of another; twins of its own text are not asked.
+
+        Nor are rows of text alone.
+        """
         group, ids = views.batch.group, views.batch.text["clean"].ids
         other = torch.arange(len(group), device=group.device).roll(len(group) // 2)
         wrong = (group != group[other]) & (ids != ids[other]).any(1)
@@ -110,7 +113,8 @@ class ITM(nn.Module):
         text = views.text(self.config.text).take(other)
         mixed = views.model.fuse(views.image(self.config.image), text)
         matched = torch.cat([torch.ones_like(wrong), torch.zeros_like(wrong)])
-        asked = torch.cat([torch.ones_like(wrong), wrong])
+        paired = torch.ones_like(wrong) if views.batch.paired is None else views.batch.paired
+        asked = torch.cat([paired, wrong & paired & paired[other]])
         return self.judge(torch.cat([right.cls, mixed.cls]), matched, asked)
 
     def judge(self, cls: Float[Tensor, "B D"], matched: Bool[Tensor, " B"], asked: Bool[Tensor, " B"]) -> Loss:
