@@ -16,9 +16,9 @@ from crossgrain.bench.measure import RESULT, last_losses, measure_variant, speed
 from crossgrain.bench.plan import load_plan, with_steps
 from crossgrain.bench.run import run_bench
 from crossgrain.bench.table import table_of
-from crossgrain.config import UserError, read_yaml
-from crossgrain.evaluation.markup import Cell
-from crossgrain.recipes import build_learner, find_recipe, load_run_recipe, with_vocabulary
+from crossgrain.config import UserError, find_recipe, read_yaml
+from crossgrain.documents.markup import Cell
+from crossgrain.recipes import build_learner, load_run_recipe, with_vocabulary
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 FAMILIES = ("imagebert", "pixelbert", "vlbert", "xvlm")

@@ -11,8 +11,7 @@ from rich.console import Console
 from crossgrain import cli
 from crossgrain.bench.measure import RESULT
 from crossgrain.bench.tasks import load_tasks, run_tasks
-from crossgrain.config import RecipeError, UserError
-from crossgrain.recipes import find_recipe
+from crossgrain.config import RecipeError, UserError, find_recipe
 from crossgrain.tasks.interface import TASKS
 from test_bench import FAMILIES, START
 
@@ -85,7 +84,7 @@ def test_mistakes_are_named(made):
         load_tasks(made.name, None, None, 0)
     file = made.folder / "other.yaml"
     file.write_text((made.folder / "bench.yaml").read_text().replace("score: vqa", "families: {bert: []}, score: vqa"))
-    with pytest.raises(RecipeError, match=r"changes values for \['bert'\]"):
+    with pytest.raises(RecipeError, match=r"task vqa names \['bert'\]"):
         load_tasks(str(file), None, None, None)
 
 

@@ -7,6 +7,7 @@ This module imports no torch, so that commands can check their input before anyt
 
 import importlib
 import re
+import sys
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -65,6 +66,24 @@ def read_yaml(text: str, where: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
         raise RecipeError(f"{where}{line}: not valid YAML: {getattr(error, 'problem', error)}") from None
+
+
+def find_recipe(name: str) -> Path:
+    """A recipe by its path, or by its name below the library's own `recipes/` folder."""
+    given = Path(name)
+    if given.is_file():
+        return given
+    folders = [Path(__file__).parents[2] / "recipes", Path(sys.prefix) / "share" / "crossgrain" / "recipes"]
+    for folder in folders:
+        candidates = [
+            folder / name,
+            folder / f"{name}.yaml",
+            *(folder / kind / f"{name}.yaml" for kind in ("pretrain", "finetune", "collect")),
+        ]
+        if found := next((candidate for candidate in candidates if candidate.is_file()), None):
+            return found
+    shipped = sorted(str(p.relative_to(f).with_suffix("")) for f in folders if f.is_dir() for p in f.rglob("*.yaml"))
+    raise RecipeError(f"no recipe at {name}; the library has {', '.join(shipped) or 'none here'}")
 
 
 def load_recipe(

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from crossgrain.config import UserError, dump_config, read_yaml
+from crossgrain.config import UserError, dump_config, find_recipe, read_yaml
 from crossgrain.models import MODELS
 from crossgrain.nn.cnn import CNN
-from crossgrain.recipes import QuickstartRecipe, Scenes, find_recipe, load_run_recipe
+from crossgrain.recipes import QuickstartRecipe, Scenes, load_run_recipe
 
 FIRST = "xvlm"  # the family that `crossgrain quickstart` trains where none is named
 
@@ -53,11 +53,15 @@ def make_data(recipe: QuickstartRecipe, out: Path, console: Console) -> Path:
     The weights of a CNN that the recipe lets learn first stand beside them. KeyboardInterrupt where a signal stopped a
     training; the same call goes on. UserError where `out` is the run of other scenes.
     """
+    from crossgrain.data.manifest import read_manifest
+
     check_same_scenes(recipe, out)
+    for other in recipe.other_data():  # said before anything is drawn
+        read_manifest(other)
     data = out / "data"
     draw(recipe.scenes, data, console)
     if recipe.detector is not None:
-        find_regions(data, recipe.detector, out / "detector", console)
+        find_regions([data, *recipe.other_data()], recipe.detector, out / "detector", console)
     if recipe.cnn_classifier is not None:
         teach_cnn(recipe, data, out / "cnn", console)
     return data
@@ -75,18 +79,20 @@ def draw(scenes: Scenes, data: Path, console: Console) -> None:
     return say(console, *report.lines())
 
 
-def find_regions(data: Path, recipe: str, run: Path, console: Console) -> None:
-    """Train the detector of a recipe on `data` in the run folder `run`, and let it find the regions of every image."""
+def find_regions(data: Sequence[Path], recipe: str, run: Path, console: Console) -> None:
+    """Train the detector of a recipe on the first data set in the run folder `run`; it finds the regions of them all."""
     from crossgrain.data.regions import has_regions
     from crossgrain.detection.pipeline import DetectConfig, detect
     from crossgrain.detection.train import train_detector
     from crossgrain.detection.trained import TrainedDetector
 
     say(console, f"detector: {run}")
-    train_detector(find_recipe(recipe), data, run, console)
-    if has_regions(data):  # the data are this run's own, and so is their detector
-        return say(console, f"regions: {data} has them already")
-    return say(console, *detect(data, DetectConfig(detector=TrainedDetector.Config(run=run)), console).lines())
+    train_detector(find_recipe(recipe), data[0], run, console)
+    for one in data:
+        if has_regions(one):  # training refuses those of another detector
+            say(console, f"regions: {one} has them already")
+        else:
+            say(console, *detect(one, DetectConfig(detector=TrainedDetector.Config(run=run)), console).lines())
 
 
 def teach_cnn(recipe: QuickstartRecipe, data: Path, run: Path, console: Console) -> None:

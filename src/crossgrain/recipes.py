@@ -4,7 +4,6 @@ A recipe names a model, the objectives it is trained on, and the stages with the
 the recipe alone; a run folder keeps the complete recipe and the vocabulary, so that it can be read anywhere.
 """
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import accumulate
@@ -123,7 +122,10 @@ class Scenes:
 
 @configclass
 class QuickstartRecipe(PretrainRecipe):
-    """A pre-training run on drawn scenes; every source reads them from the folder where the quickstart puts them."""
+    """A pre-training run on drawn scenes: sources whose path is `data` read them where the quickstart puts them.
+
+    Sources with other paths read other data sets, as in every recipe; the detector goes over these too.
+    """
 
     scenes: Scenes = Scenes()
     detector: str | None = None  # recipe of a detector that is trained on the scenes, for models that read regions
@@ -133,6 +135,8 @@ class QuickstartRecipe(PretrainRecipe):
         """The recipe with all its paths in `data`; a corpus is a file there."""
 
         def moved(source: Source) -> Source:
+            if not _is_drawn(source):
+                return source
             file = (Path(source.path).name,) if source.texts == "corpus" else ()
             return replace(source, path=str(data.joinpath(*file)))
 
@@ -142,22 +146,14 @@ class QuickstartRecipe(PretrainRecipe):
         return replace(self, stages=stages, text=text, model=replace(self.model, **cnn))
 
 
-def find_recipe(name: str) -> Path:
-    """A recipe by its path, or by its name below the library's own `recipes/` folder."""
-    given = Path(name)
-    if given.is_file():
-        return given
-    folders = [Path(__file__).parents[2] / "recipes", Path(sys.prefix) / "share" / "crossgrain" / "recipes"]
-    for folder in folders:
-        candidates = [
-            folder / name,
-            folder / f"{name}.yaml",
-            *(folder / kind / f"{name}.yaml" for kind in ("pretrain", "finetune")),
-        ]
-        if found := next((candidate for candidate in candidates if candidate.is_file()), None):
-            return found
-    shipped = sorted(str(p.relative_to(f).with_suffix("")) for f in folders if f.is_dir() for p in f.rglob("*.yaml"))
-    raise RecipeError(f"no recipe at {name}; the library has {', '.join(shipped) or 'none here'}")
+    def other_data(self) -> list[Path]:
+        """The data sets that its sources read beside the drawn one, each once."""
+        sources = [source for stage in self.stages for source in stage.sources]
+        return [Path(path) for path in dict.fromkeys(s.path for s in sources if not _is_drawn(s))]
+
+
+def _is_drawn(source: Source) -> bool:
+    return source.path == "data" or source.texts == "corpus"
 
 
 def load_run_recipe(path: Path, overrides: tuple[str, ...] | list[str] = ()) -> PretrainRecipe:

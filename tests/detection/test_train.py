@@ -9,14 +9,13 @@ import pytest
 import torch
 
 from crossgrain import cli
-from crossgrain.config import UserError, load_recipe, read_config
+from crossgrain.config import UserError, find_recipe, load_recipe, read_config
 from crossgrain.data.shards import Shards
 from crossgrain.detection.measure import overlaps
 from crossgrain.detection.pipeline import DetectConfig, detect
 from crossgrain.detection.small import PAD, Objects, SmallFasterRCNN
 from crossgrain.detection.train import DetectorLearner, DetectorRecipe, load_network, train_detector, with_classes
 from crossgrain.detection.trained import TrainedDetector
-from crossgrain.recipes import find_recipe
 from tiny_runs import draw_scenes
 
 TINY = """

@@ -4,8 +4,8 @@ from html.parser import HTMLParser
 
 import pytest
 
+from crossgrain.documents.markup import Cell, Table, tag
 from crossgrain.evaluation.curves import draw_curves
-from crossgrain.evaluation.markup import Cell, Table, tag
 from crossgrain.evaluation.report import write_report
 
 LOG = [{"step": step, "stage": "train", "lr": 0.1, "loss": 2.0 / step, "itc/loss": 1.0 / step} for step in (10, 20, 30)]

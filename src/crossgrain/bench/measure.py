@@ -19,9 +19,9 @@ from rich.console import Console
 
 from crossgrain.config import UserError
 from crossgrain.data.loader import Source
+from crossgrain.documents.writing import write_whole
 from crossgrain.evaluation.predict import evaluate
 from crossgrain.evaluation.report import write_report
-from crossgrain.evaluation.score import write_whole
 from crossgrain.recipes import PretrainRecipe, load_run, pretrain
 from crossgrain.training.log import read_log
 

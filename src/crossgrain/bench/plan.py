@@ -11,9 +11,9 @@ from typing import Annotated, TypeVar
 
 from pydantic import Field
 
-from crossgrain.config import Count, RecipeError, UserError, configclass, load_recipe
+from crossgrain.config import Count, RecipeError, UserError, configclass, find_recipe, load_recipe
 from crossgrain.quickstart import load
-from crossgrain.recipes import QuickstartRecipe, Scenes, Stage, find_recipe
+from crossgrain.recipes import QuickstartRecipe, Scenes, Stage
 
 T = TypeVar("T")
 LOG_LINES = 20  # that a run writes at least, so that its time and its last losses are means of several

@@ -14,7 +14,7 @@ from crossgrain.bench.measure import RESULT, STOPPED, measure_variant
 from crossgrain.bench.plan import Plan, Planned
 from crossgrain.config import UserError, dump_config, read_yaml
 from crossgrain.data.shards import Shards
-from crossgrain.evaluation.score import write_whole
+from crossgrain.documents.writing import write_whole
 from crossgrain.quickstart import check_same_scenes, draw, find_regions, say, teach_cnn
 from crossgrain.recipes import QuickstartRecipe, settled
 from crossgrain.training.checkpoint import check_same_recipe
@@ -74,7 +74,8 @@ def _make_data(plan: Plan, out: Path, console: Console) -> Path:
             captions = (text for index in range(len(records)) for text in records.texts(index).captions)
             write_whole(data / path, (f"{' '.join(text.split())}\n" for text in captions))
     if plan.detector:
-        find_regions(data, plan.detector, out / "detector", console)
+        others = dict.fromkeys(path for recipe in recipes if recipe.detector for path in recipe.other_data())
+        find_regions([data, *others], plan.detector, out / "detector", console)
     for taught in {(r.cnn_classifier, r.model.cnn, r.image.size): r for r in recipes if r.cnn_classifier}.values():
         teach_cnn(taught, data, out / "cnn", console)  # one for all variants: another is refused
     return data

@@ -13,8 +13,8 @@ import torch
 from crossgrain.bench.measure import write_json
 from crossgrain.bench.plan import Plan
 from crossgrain.data.loader import usable_cores
-from crossgrain.evaluation.markup import Cell, Table, plain
-from crossgrain.evaluation.score import write_whole
+from crossgrain.documents.markup import Cell, Table, plain
+from crossgrain.documents.writing import write_whole
 
 Result = Mapping[str, Any]
 JSON, MARKDOWN = "bench.json", "bench.md"

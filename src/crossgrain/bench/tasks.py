@@ -21,12 +21,12 @@ from rich.console import Console
 from crossgrain.bench.measure import RESULT, measure_variant, write_json
 from crossgrain.bench.run import in_processes, read_result
 from crossgrain.bench.table import JSON, MARKDOWN, dig, told_of_machine
-from crossgrain.config import Count, RecipeError, UserError, configclass, load_recipe
-from crossgrain.evaluation.markup import Cell, Table, plain
-from crossgrain.evaluation.score import write_whole
+from crossgrain.config import Count, RecipeError, UserError, configclass, find_recipe, load_recipe
+from crossgrain.documents.markup import Cell, Table, plain
+from crossgrain.documents.writing import write_whole
 from crossgrain.finetuning import FinetuneRecipe
 from crossgrain.quickstart import load, make_data, say
-from crossgrain.recipes import find_recipe, load_run_recipe, pretrain
+from crossgrain.recipes import load_run_recipe, pretrain
 from crossgrain.training import checkpoint
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]+$")]
@@ -44,8 +44,9 @@ class Family:
 class TaskColumn:
     """A column: the recipe of its cells, what a family changes in it, and which score stands in the table.
 
-    `score` and `chance` are paths in scores.json, such as "vqa/accuracy". Without `blind`, the baseline that sees no
-    image is not trained, as its score follows: chance.
+    `score` and `chance` are paths in scores.json, such as "vqa/accuracy". `blind` names the families whose models are
+    also trained without seeing an image (all of them for true; none where the score of such a model follows: chance).
+    What the best of them reaches stands beside every cell.
     """
 
     name: Name
@@ -55,7 +56,11 @@ class TaskColumn:
     title: str = ""
     overrides: tuple[str, ...] = ()
     families: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    blind: bool = True
+    blind: bool | tuple[str, ...] = True
+
+    def is_blind(self, family: str) -> bool:
+        """Whether this family is also trained without images."""
+        return self.blind if isinstance(self.blind, bool) else family in self.blind
 
 
 @configclass
@@ -66,12 +71,6 @@ class TasksRecipe:
     families: tuple[Family, ...]
     tasks: tuple[TaskColumn, ...]
     limit: Count = 300  # held-out images that each cell is asked about
-
-    def __post_init__(self) -> None:
-        known = [family.name for family in self.families]
-        for task in self.tasks:
-            if strangers := sorted(set(task.families) - set(known)):
-                raise ValueError(f"task {task.name} changes values for {strangers}: the families are {known}")
 
 
 @dataclass(frozen=True)
@@ -93,6 +92,12 @@ def load_tasks(
 ) -> TasksRecipe:
     """The bench of a file, with these families and tasks only. UserError for names that it does not have."""
     bench = load_recipe(TasksRecipe, find_recipe(name))
+    for task in bench.tasks:
+        of_families = {*task.families, *(() if isinstance(task.blind, bool) else task.blind)}
+        if strangers := sorted(of_families - {family.name for family in bench.families}):
+            raise RecipeError(
+                f"{name}: task {task.name} names {strangers}: the families are {[f.name for f in bench.families]}"
+            )
     for chosen, known in ((families, bench.families), (tasks, bench.tasks)):
         names = [one.name for one in known]
         if unknown := sorted(set(chosen or ()) - set(names)):
@@ -116,7 +121,7 @@ def run_tasks(
         CellPlan(family.name, task, blind)
         for task in bench.tasks
         for family in bench.families
-        for blind in ((False, True) if task.blind else (False,))
+        for blind in ((False, True) if task.is_blind(family.name) else (False,))
     ]
     recipes = {cell.folder: cell_recipe(cell, starts[cell.family], bench.limit, overrides) for cell in cells}
     waiting = [cell for cell in cells if read_result(out / cell.folder).get("status") != "finished"]
@@ -175,22 +180,25 @@ def _quickstart(family: Family, out: Path, runs: Path, console: Console) -> Path
 
 
 def table_of_tasks(bench: TasksRecipe, results: Mapping[tuple[str, str, bool], Mapping[str, Any]]) -> Table:
-    """Families down, tasks across; in a cell the score, and beside it what the blind model and chance reach."""
+    """Families down, tasks across; in a cell the score, and beside it what the best blind model and chance reach."""
     rows = []
     for family in bench.families:
         row: list[str | Cell] = [family.name]
         for task in bench.tasks:
-            sighted, blind = (results.get((family.name, task.name, sees)) for sees in (False, True))
-            row.append(_cell(task, sighted, blind))
+            blind = [results.get((other.name, task.name, True)) for other in bench.families]
+            row.append(_cell(task, results.get((family.name, task.name, False)), blind))
         rows.append(row)
     return Table(["", *(task.title or task.name for task in bench.tasks)], rows)
 
 
-def _cell(task: TaskColumn, sighted: Mapping[str, Any] | None, blind: Mapping[str, Any] | None) -> Cell | str:
+def _cell(
+    task: TaskColumn, sighted: Mapping[str, Any] | None, blind: Sequence[Mapping[str, Any] | None]
+) -> Cell | str:
     if sighted is None or sighted["status"] != "finished":
         return "failed"
     score, chance = (dig(sighted["scores"], path.split("/")) for path in (task.score, task.chance))
-    words = None if blind is None or blind["status"] != "finished" else dig(blind["scores"], task.score.split("/"))
+    scored = [dig(one["scores"], task.score.split("/")) for one in blind if one and one["status"] == "finished"]
+    words = max((number for number in scored if number is not None), default=None)
     told = [f"words alone {words:.1f}"] if words is not None else []
     told += [f"chance {chance:.1f}"] if chance is not None else []
     return Cell("" if score is None else f"{score:.1f}", ", ".join(told))

@@ -53,7 +53,7 @@ def _tree(data: Path, overrides: Sequence[str]) -> dict[str, Any]:
     short = [f"detector.type={o[9:]}" if o.startswith("detector=") and o[9:10] != "{" else o for o in overrides]
     tree = with_overrides({}, short)
     if "train" in tree:
-        from crossgrain.recipes import find_recipe
+        from crossgrain.config import find_recipe
 
         tree["train"] = find_recipe(str(tree["train"]))
         tree["detector"] = {"type": "scenes", "run": str(data / "detector"), **tree.get("detector", {})}

@@ -1,12 +1,13 @@
 """Training curves as one SVG of small panels, from the lines of log.jsonl."""
 
-import base64
 import io
 from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
 import numpy as np
+
+from crossgrain.data.thumbnails import data_uri
 
 PANELS_PER_ROW = 4
 _BLUE, _INK, _GREY = "#2563a8", "#333a44", "#8a93a0"
@@ -54,7 +55,7 @@ def draw_curves(log: Sequence[dict[str, Any]], stages: Sequence[tuple[str, int]]
             _mark_stages(axes, stages, steps[-1])
         picture = io.BytesIO()
         FigureCanvasSVG(figure).print_svg(picture, metadata={"Date": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(picture.getvalue()).decode()
+    return data_uri(picture.getvalue(), "image/svg+xml")
 
 
 def _mark_stages(axes: Any, stages: Sequence[tuple[str, int]], last_step: float) -> None:

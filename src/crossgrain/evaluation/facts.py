@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from crossgrain.config import UserError, read_yaml
-from crossgrain.evaluation.markup import Table
+from crossgrain.documents.markup import Table
 
 Tree = Mapping[str, Any]
 

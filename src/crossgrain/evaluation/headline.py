@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from crossgrain.evaluation.markup import Html, tag
+from crossgrain.documents.markup import Html
+from crossgrain.documents.page import tiles
 from crossgrain.evaluation.tables import DIRECTION_TITLES
 
 Tile = tuple[str, str, str]  # number, what it is, what it compares to
@@ -11,10 +12,7 @@ Tile = tuple[str, str, str]  # number, what it is, what it compares to
 
 def headline(scores: Mapping[str, Any], split: str) -> Html:
     """A tile for each of them; `scores` are those of one split."""
-    made = [
-        tag("div", tag("b", number), tag("span", name), tag("small", note)) for number, name, note in _tiles(scores)
-    ]
-    return tag("div", *made, class_="tiles", title=f"split {split}")
+    return tiles(_tiles(scores), title=f"split {split}")
 
 
 def _tiles(scores: Mapping[str, Any]) -> Iterator[Tile]:

@@ -1,6 +1,5 @@
 """Heat maps of grounding in the report: what matching looked at, laid over its picture."""
 
-import base64
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -9,7 +8,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from crossgrain.evaluation.markup import Html, join, tag
+from crossgrain.data.thumbnails import data_uri
+from crossgrain.documents.markup import Html, join, tag
 from crossgrain.evaluation.pictures import Pictures
 from crossgrain.metrics.grounding import pointing_game
 from crossgrain.tasks.heat import from_line, spread
@@ -64,7 +64,7 @@ def _figure(line: Line, pictures: Pictures) -> Html:
     point = tag("b", class_="point", style=f"left:{left};top:{top}")
     file = io.BytesIO()
     Image.fromarray(drawn(line["heat"]), "RGBA").save(file, "PNG", optimize=True)
-    uri = "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+    uri = data_uri(file.getvalue(), "image/png")
     over = [tag("img", src=uri, class_="heat", alt=""), point]
     return pictures.figure(line["key"], tag("span", tag("b", line["text"]), hit), boxes, over)
 

@@ -1,17 +1,13 @@
 """Pictures of a data set, small and inside the page, with boxes drawn over them."""
 
-import base64
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from crossgrain.data.images import open_image
 from crossgrain.data.records import Record
 from crossgrain.data.shards import Shards
-from crossgrain.evaluation.markup import Html, tag
-
-MAX_SIDE = 224  # pixels; about 10 kB a photo
+from crossgrain.data.thumbnails import data_uri, small_jpeg
+from crossgrain.documents.markup import Html, tag
 
 
 class Pictures:
@@ -35,7 +31,8 @@ class Pictures:
         `over` lies upon the picture and below the boxes.
         """
         if key not in self._made:
-            self._made[key] = _small(self._records[self._index[key]].image)
+            data, width, height = small_jpeg(self._records[self._index[key]].image)
+            self._made[key] = (data_uri(data), width, height)
         uri, width, height = self._made[key]
         image = tag("img", src=uri, width=width, height=height, alt=f"picture {key}", title=key)
         drawn = [tag("i", class_=kind, style=place(box)) for kind, box in boxes]
@@ -48,14 +45,6 @@ class Pictures:
 
     def __contains__(self, key: str) -> bool:
         return key in self._index
-
-
-def _small(image: Any) -> tuple[str, int, int]:
-    picture = open_image(image, at_least=MAX_SIDE)
-    picture.thumbnail((MAX_SIDE, MAX_SIDE))
-    file = io.BytesIO()
-    picture.save(file, "JPEG", quality=82, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode(), picture.width, picture.height
 
 
 def place(box: Sequence[float]) -> str:

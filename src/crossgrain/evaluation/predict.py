@@ -14,7 +14,8 @@ from crossgrain.config import UserError, config_owner, find_class
 from crossgrain.data.records import Record
 from crossgrain.data.regions import has_regions
 from crossgrain.data.shards import Shards
-from crossgrain.evaluation.score import write_scores, write_whole
+from crossgrain.documents.writing import write_whole
+from crossgrain.evaluation.score import write_scores
 from crossgrain.tasks.interface import TASKS, Line, Task, Track, Trained
 from crossgrain.tasks.plan import Evaluation
 
@@ -40,7 +41,7 @@ def evaluate(
     folder.mkdir(parents=True, exist_ok=True)
     with _progress(console) as progress:
         tracker = partial(_tracker, progress, console)
-        lines = _predict(trained, data, splits, asked, plan.limit, tracker)
+        lines = _predict(trained, data, splits, asked, plan.limit_of, tracker)
         write_whole(folder / PREDICTIONS, (json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     if not (folder / PREDICTIONS).stat().st_size:
         names = ", ".join(task.name for task in asked)
@@ -53,7 +54,7 @@ def narrowed(plan: Evaluation, task: str | None, split: str | None) -> Evaluatio
     if task is not None:
         named = tuple(config for config in plan.tasks if config_owner(config).name == task)
         plan = replace(plan, tasks=named or (find_class(task, TASKS).Config(),))
-    return plan if split is None else replace(plan, splits=(split,))
+    return plan if split is None else replace(plan, splits=(split,), limits={})
 
 
 def existing_splits(data: Path, wanted: Sequence[str]) -> list[str]:
@@ -70,7 +71,7 @@ def _predict(
     data: Path,
     splits: Sequence[str],
     tasks: Sequence[Task],
-    limit: int | None,
+    limit_of: Callable[[str], int | None],
     tracker: Callable[[str], Track],
 ) -> Iterator[Line]:
     for split in splits:
@@ -79,7 +80,7 @@ def _predict(
         records = Shards(data, split, regions=reads != "pixels" or wanted, images=reads != "regions")
         for task in tasks:
             track = tracker(f"{task.name}, {split}")
-            for line in task.predict(trained, _First(records, limit or len(records)), track):
+            for line in task.predict(trained, _First(records, limit_of(split) or len(records)), track):
                 yield {"task": task.name, "split": split, **line}
 
 

@@ -11,15 +11,16 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from crossgrain.documents.markup import Table, plain, tag
+from crossgrain.documents.page import fact_list, page, remark, section
+from crossgrain.documents.writing import write_whole
 from crossgrain.evaluation.curves import draw_curves
 from crossgrain.evaluation.facts import log_facts, read_tree, recipe_facts, stage_ends, stage_table
 from crossgrain.evaluation.headline import headline
-from crossgrain.evaluation.markup import Html, Table, join, plain, tag
 from crossgrain.evaluation.pictures import Pictures
 from crossgrain.evaluation.predict import PREDICTIONS
-from crossgrain.evaluation.score import Groups, read_predictions, score_groups, write_whole
+from crossgrain.evaluation.score import Groups, read_predictions, score_groups
 from crossgrain.evaluation.sections import answer_tables, mistakes_text, task_sections
-from crossgrain.evaluation.style import STYLE
 from crossgrain.evaluation.tables import Noted, score_tables
 from crossgrain.training.log import read_log
 
@@ -45,8 +46,8 @@ def write_report(
     pictures = Pictures(data, split) if data else None
     title = f"{told.get('recipe', run.name)}: evaluation"
     curves = draw_curves(log, stage_ends(tree))
-    page = _page(title, told, tables, curves, stages, groups, pictures, scores)
-    write_whole(folder / REPORT_HTML, [page])
+    drawn = _page(title, told, tables, curves, stages, groups, pictures, scores)
+    write_whole(folder / REPORT_HTML, [drawn])
     write_whole(folder / REPORT_MARKDOWN, [_markdown(title, told, tables, stages, groups)])
     return folder / REPORT_HTML
 
@@ -70,32 +71,16 @@ def _page(
     scores: Mapping[str, Mapping[str, Any]],
 ) -> str:
     split, tasks = next(iter(groups.items()))
-    sections = [
-        _section(name, table.to_html(), tag("p", note, class_="note")) for name, (table, note) in tables.items()
-    ]
+    sections = [section(name, table.to_html(), remark(told)) for name, (table, told) in tables.items()]
     if curves:
         drawn = tag("img", src=curves, alt="training curves", class_="curves")
-        note = "Over steps; the number is the last value."
-        note += " A dashed line is where a stage begins." if stages else ""
+        told = "Over steps; the number is the last value."
+        told += " A dashed line is where a stage begins." if stages else ""
         table = [stages.to_html()] if stages else []
-        sections.append(_section("Training", *table, drawn, tag("p", note, class_="note")))
+        sections.append(section("Training", *table, drawn, remark(told)))
     if pictures:
-        sections += [
-            _section(name, tag("p", note, class_="note"), body) for name, note, body in task_sections(tasks, pictures)
-        ]
-    listed = join(join([tag("dt", key), tag("dd", value)]) for key, value in facts.items())
-    body = tag("main", tag("h1", title), headline(scores[split], split), tag("dl", listed), *sections)
-    head = [
-        tag("meta", charset="utf-8"),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", title),
-        tag("style", Html(STYLE)),
-    ]
-    return f"<!doctype html>\n{tag('html', tag('head', *head), tag('body', body), lang='en')}\n"
-
-
-def _section(title: str, *children: Html) -> Html:
-    return tag("section", tag("h2", title), *children)
+        sections += [section(name, remark(told), body) for name, told, body in task_sections(tasks, pictures)]
+    return page(title, headline(scores[split], split), fact_list(facts), *sections)
 
 
 def _markdown(

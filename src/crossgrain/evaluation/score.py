@@ -1,11 +1,11 @@
 """Scores from predictions.jsonl alone: no metric needs the model again."""
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from crossgrain.config import UserError, find_class
+from crossgrain.documents.writing import write_whole
 from crossgrain.tasks.interface import TASKS, Line
 
 Groups = dict[str, dict[str, list[Line]]]  # split -> task -> lines
@@ -44,14 +44,6 @@ def write_scores(predictions: Path, path: Path) -> dict[str, Any]:
     scores = score_file(predictions)
     write_whole(path, [json.dumps(scores, indent=2) + "\n"])
     return scores
-
-
-def write_whole(path: Path, parts: Iterable[str]) -> None:
-    """Write a text file under another name and rename it when it is whole."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.writelines(parts)
-    partial.replace(path)
 
 
 def _score_tasks(tasks: dict[str, list[Line]]) -> dict[str, Any]:

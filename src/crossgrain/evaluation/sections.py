@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from crossgrain.documents.markup import Table
 from crossgrain.evaluation.examples.captioning import captioning_mistakes, captioning_sections
 from crossgrain.evaluation.examples.grounding import grounding_mistakes, grounding_sections
 from crossgrain.evaluation.examples.nlvr2 import nlvr2_mistakes, nlvr2_sections
@@ -11,7 +12,6 @@ from crossgrain.evaluation.examples.selection import Section
 from crossgrain.evaluation.examples.vcr import vcr_mistakes, vcr_sections
 from crossgrain.evaluation.examples.vqa import confusion_table, vqa_mistakes, vqa_sections
 from crossgrain.evaluation.heatmaps import heat_map_sections
-from crossgrain.evaluation.markup import Table
 from crossgrain.evaluation.pictures import Pictures
 from crossgrain.tasks.interface import Line
 

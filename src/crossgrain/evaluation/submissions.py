@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from crossgrain.config import UserError
+from crossgrain.documents.writing import write_whole
 from crossgrain.evaluation.answer_files import VCR_ARRAYS, VCR_BLOCKS, VCR_COLUMNS
-from crossgrain.evaluation.score import read_predictions, write_whole
+from crossgrain.evaluation.score import read_predictions
 from crossgrain.evaluation.truth import image_number
 from crossgrain.metrics.vcr import NUM_CHOICES
 from crossgrain.tasks.interface import Line

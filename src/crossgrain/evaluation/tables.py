@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from crossgrain.evaluation.markup import Cell, Table
+from crossgrain.documents.markup import Cell, Table
 
 Block = Mapping[str, Any]  # the scores of one task on one split
 Noted = tuple[Table, str]  # a table, and the note under it

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
+from crossgrain.documents.markup import Html, join, plain, tag
 from crossgrain.evaluation.examples.selection import NUM_WORST, Section, spread
-from crossgrain.evaluation.markup import Html, join, plain, tag
 from crossgrain.evaluation.pictures import Pictures
 from crossgrain.metrics.cider import cider
 from crossgrain.metrics.ptb import caption_words

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+from crossgrain.documents.markup import Html, join, plain, tag
 from crossgrain.evaluation.examples.selection import (
     NUM_WORST,
     Section,
@@ -11,7 +12,6 @@ from crossgrain.evaluation.examples.selection import (
     percent,
     spread,
 )
-from crossgrain.evaluation.markup import Html, join, plain, tag
 from crossgrain.evaluation.pictures import Pictures
 from crossgrain.tasks.interface import Line
 

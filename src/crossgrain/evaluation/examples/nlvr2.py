@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
+from crossgrain.documents.markup import Html, join, plain, tag
 from crossgrain.evaluation.examples.selection import Section, grouped, one_per_picture, percent, spread, verdict
-from crossgrain.evaluation.markup import Html, join, plain, tag
 from crossgrain.evaluation.pictures import Pictures
 from crossgrain.tasks.interface import Line
 from crossgrain.tasks.nlvr2 import statement_key

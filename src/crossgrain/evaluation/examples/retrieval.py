@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from crossgrain.documents.markup import Html, plain, tag
 from crossgrain.evaluation.examples.selection import NUM_WORST, Section, spread
-from crossgrain.evaluation.markup import Html, plain, tag
 from crossgrain.evaluation.pictures import Pictures
 from crossgrain.tasks.interface import Line
 

@@ -6,7 +6,7 @@ Examples stand at equal distances in the data, so that they are neither picked n
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TypeVar
 
-from crossgrain.evaluation.markup import Html, tag
+from crossgrain.documents.markup import Html, tag
 from crossgrain.tasks.interface import Line
 
 T = TypeVar("T")

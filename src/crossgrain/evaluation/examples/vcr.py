@@ -6,8 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from crossgrain.data.asks import choice_text
+from crossgrain.documents.markup import Html, join, plain, tag
 from crossgrain.evaluation.examples.selection import Section, first_of_each, grouped, percent, spread
-from crossgrain.evaluation.markup import Html, join, plain, tag
 from crossgrain.evaluation.pictures import Pictures, place
 from crossgrain.tasks.interface import Line
 

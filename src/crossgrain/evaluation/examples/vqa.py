@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from crossgrain.documents.markup import Html, Table, join, plain, tag
 from crossgrain.evaluation.examples.selection import Section, cards, one_per_picture, percent, spread, verdict
-from crossgrain.evaluation.markup import Html, Table, join, plain, tag
 from crossgrain.evaluation.pictures import Pictures
 from crossgrain.metrics.vqa import normalise_answer, vqa_accuracy
 from crossgrain.tasks.interface import Line

@@ -92,5 +92,23 @@ ol { margin: 0; padding-left: 1.6rem; }
 li small { color: var(--soft); font-weight: 400; margin-left: .4rem; }
 li.apart { list-style: none; margin-top: .35rem; }
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(200px, 1fr)); gap: 1.1rem .9rem; }
+.bars { width: 100%; table-layout: fixed; }
+.bars th:nth-child(1) { width: 40%; text-align: left; padding-left: 0; white-space: normal; overflow-wrap: anywhere; }
+.bars th:nth-child(3) { width: 7rem; } .bars th:nth-child(4) { width: 7.5rem; }
+.bars td.bar { padding-right: 0; }
+.bars td.bar i { display: block; height: .7rem; min-width: 2px; border-radius: 2px; background: var(--accent); }
+.bars td.lost i { background: #d98a86; } .bars td.kept i { background: #6bb38a; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)); gap: 1.2rem 1.6rem; }
+.charts svg { width: 100%; height: auto; display: block; }
+.charts text { font-size: 10px; fill: var(--soft); } .charts rect { fill: var(--accent); }
+.charts line { stroke: var(--line); }
+.lists { display: grid; grid-template-columns: repeat(auto-fit, minmax(320px, 1fr)); gap: 1.2rem 1.8rem; }
+h3 { font-size: .95rem; margin: 1.1rem 0 .5rem; }
+h3 small { color: var(--soft); font-weight: 400; margin-left: .4rem; }
+.samples { display: grid; grid-template-columns: repeat(auto-fill, minmax(115px, 1fr)); gap: .9rem .8rem; }
+.samples.words { grid-template-columns: repeat(auto-fill, minmax(230px, 1fr)); }
+.samples .frame img { aspect-ratio: 1; object-fit: contain; }
+.samples .veiled img { filter: blur(14px); }
+.samples figure.words { border-left: 2px solid var(--line); padding-left: .6rem; }
 @media print { body { background: #fff; } section { break-inside: avoid-page; } }
 """
