@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from crossgrain.data.types import Batch, BoxTarget, Hidden, Pixels, Text
 from crossgrain.models.interface import DualEncoder, Fused, Tokens, VisionLanguageModel
 from crossgrain.objectives.box import Box
-from crossgrain.objectives.interface import Views
+from crossgrain.objectives.interface import Views, cross_entropy
 from crossgrain.objectives.itc import ITC
 from crossgrain.objectives.itm import ITM, draw, negative_weights
 from crossgrain.objectives.mlm import MLM
@@ -263,6 +263,22 @@ def test_objectives_that_need_embeddings_refuse_a_model_without():
 
 
 # MLM
+
+
+def test_mlm_asks_a_share_of_the_rows_in_a_pass_of_their_own():
+    model, batch = tiny_model(), make_batch()
+    one = MLM(MLM.Config(asked=1 / 6), model).requires_grad_(False)
+    rows = [index for index in range(6) if (batch.targets["mlm"].label[index] >= 0).any()]
+    every = MLM(MLM.Config(), model).requires_grad_(False)
+    every.load_state_dict(one.state_dict())
+    logits = every.logits(
+        Views(model, batch).fused(text="masked").words(batch.targets["mlm"].position), model.token_embedding.weight
+    )
+    losses = cross_entropy(logits, batch.targets["mlm"].label).sum(1)
+    counts = (batch.targets["mlm"].label >= 0).sum(1)
+    alone = {round((losses[row] / counts[row]).item(), 4) for row in rows}
+    seen = {round(one(Views(model, batch)).value.item(), 4) for _ in range(40)}
+    assert seen - {0.0} == alone  # each row is asked now and then, by itself, and says what it says among the others
 
 
 def test_mlm_looks_at_the_hidden_words_alone():

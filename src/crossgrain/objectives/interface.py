@@ -1,5 +1,6 @@
 """What an objective sees (`Views`) and gives back (`Loss`)."""
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -67,6 +68,11 @@ class Views:
         if key not in self._cache:
             self._cache[key] = compute()
         return self._cache[key]
+
+
+def drawn_rows(num: int, share: float, device: torch.device) -> Int[Tensor, " K"] | None:
+    """A share of `num` rows, at random and in random order; None for all of them."""
+    return torch.randperm(num, device=device)[: math.ceil(share * num)] if share < 1 else None
 
 
 def hidden_regions(views: Views, image: Variant, text: Variant) -> Float[Tensor, "B M D"]:

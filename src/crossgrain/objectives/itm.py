@@ -1,6 +1,5 @@
 """ITM, image-text matching: tell a pair from the same text or concept with a wrong partner."""
 
-import math
 from typing import Annotated, Literal
 
 import torch
@@ -13,7 +12,7 @@ from crossgrain.config import Share, configclass
 from crossgrain.data.types import Pixels
 from crossgrain.models.interface import DualEncoder, VisionLanguageModel
 from crossgrain.nn.transformer import mlp_head
-from crossgrain.objectives.interface import Loss, Variant, Views, accuracy, mean_where
+from crossgrain.objectives.interface import Loss, Variant, Views, accuracy, drawn_rows, mean_where
 from crossgrain.objectives.itc import embeddings, same_concept, similarities
 
 # X-VLM's two layers, one as in ImageBERT and Pixel-BERT, or BERT's pooler (Linear, tanh) before that one, as in
@@ -83,9 +82,10 @@ class ITM(nn.Module):
             return self.forward_balanced(views)
         image, text = views.image(self.config.image), views.text(self.config.text)
         wrong_image, wrong_text = self.draw_negatives(views)
-        rows = torch.arange(len(text.x), device=text.x.device)
-        if self.config.asked < 1:
-            rows = torch.randperm(len(rows), device=rows.device)[: math.ceil(self.config.asked * len(rows))]
+        rows = drawn_rows(len(text.x), self.config.asked, text.x.device)
+        if rows is None:
+            rows = torch.arange(len(text.x), device=text.x.device)
+        else:
             wrong_image, wrong_text = wrong_image[rows], wrong_text[rows]
         images = image.take(torch.cat([rows, wrong_image, rows]))
         texts = text.take(torch.cat([rows, rows, wrong_text]))
