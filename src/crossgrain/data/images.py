@@ -174,6 +174,7 @@ class EncodedImage:
             with _quiet:
                 self._image = Image.open(io.BytesIO(content), formats=FORMATS)
                 self.format = self._image.format
+                _check_size(*self._image.size, limits)  # first: to ask a PNG for its EXIF decodes it
                 # Pillow's TIFF decoder turns the image itself.
                 tags = {} if self.format == "TIFF" else self._image.getexif()
                 self._orientation = tags.get(ExifTags.Base.Orientation, 1)
@@ -185,7 +186,12 @@ class EncodedImage:
             raise _decoder_error(error) from None
         width, height = self._image.size
         self.size = (height, width) if self._orientation in _SWAPS_SIDES else (width, height)
-        _check_size(*self.size, limits)
+
+    @property
+    def plain(self) -> bool:
+        """Whether every decoder shows the file alike: RGB or grey, nothing transparent, not turned by EXIF."""
+        opaque = self._image.mode in ("RGB", "L") and "transparency" not in self._image.info
+        return opaque and self._orientation not in _UPRIGHT
 
     def decode(self, at_least: int | None = None) -> Image.Image:
         """The upright RGB image.

@@ -8,9 +8,8 @@ import multiprocessing
 import signal
 import time
 from collections.abc import Callable, Generator, Iterable
-from contextlib import ExitStack
 from multiprocessing.connection import Connection, wait
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -35,33 +34,74 @@ def ordered_map(
     if num_workers == 0:
         yield from map(function, items)
         return
-    with ExitStack() as stack:
-        workers = [_Worker(function) for _ in range(num_workers)]
-        for worker in workers:
-            stack.callback(worker.stop)
-        todo = enumerate(items)
-        done: dict[int, R] = {}
-        position, exhausted = 0, False
-        while True:
+    done: dict[int, R] = {}
+
+    def has_room(busy: int) -> bool:
+        held = sum(size(result) for result in done.values())
+        return held < _MAX_HELD and len(done) + busy < _AHEAD * num_workers
+
+    position = 0
+    with Workers(function, num_workers) as workers:
+        for number, result in workers.run(items, failed, time_limit, has_room):
+            done[number] = result
             while position in done:
                 yield done.pop(position)
                 position += 1
-            held = sum(size(result) for result in done.values())
-            for worker in workers:
-                room = held < _MAX_HELD and len(done) + _busy(workers) < _AHEAD * num_workers
-                if room and worker.idle and not exhausted:
-                    try:
-                        number, item = next(todo)
-                    except StopIteration:
-                        exhausted = True
-                    else:
-                        worker.give(number, item)
-            if not _busy(workers):
+
+
+class Workers(Generic[T, R]):
+    """Processes that stay for several runs; a context manager, or closed by `close`."""
+
+    def __init__(self, function: Callable[[T], R], num_workers: int):
+        self._function = function
+        self._num_workers = num_workers
+        self._workers: list[_Worker] = []
+
+    def __enter__(self) -> "Workers[T, R]":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the processes, whatever they do."""
+        for worker in self._workers:
+            worker.stop()
+        self._workers = []
+
+    def run(
+        self,
+        items: Iterable[T],
+        failed: Callable[[T, str], R],
+        time_limit: float = 120.0,
+        has_room: Callable[[int], bool] = lambda _: True,
+    ) -> Generator[tuple[int, R]]:
+        """(number of the item, result), the first to end first; an item is begun while `has_room(items under way)`.
+
+        Where it is left before its end, the workers are of no further use.
+        """
+        todo = enumerate(items)
+        exhausted = False
+        while True:
+            while not exhausted and has_room(_busy(self._workers)):
+                worker = next((worker for worker in self._workers if worker.idle), None)
+                if worker is None and len(self._workers) == self._num_workers:
+                    break
+                try:
+                    number, item = next(todo)
+                except StopIteration:
+                    exhausted = True
+                    break
+                if worker is None:
+                    worker = _Worker(self._function)
+                    self._workers.append(worker)
+                worker.give(number, item)
+            if not _busy(self._workers):
                 return
-            for worker in _reports(workers, time_limit):
+            for worker in _reports(self._workers, time_limit):
                 number, item = worker.number, worker.item  # taking the result frees the worker
                 result, reason = worker.take(time_limit)
-                done[number] = failed(item, reason) if reason else result
+                yield number, failed(item, reason) if reason else result
 
 
 class _Worker:

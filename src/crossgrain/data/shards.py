@@ -24,6 +24,7 @@ from crossgrain.data.manifest import FORMAT_VERSION, MANIFEST, read_manifest, sh
 from crossgrain.data.records import Record, record_from_json, record_to_json
 from crossgrain.data.regions import REGIONS_TAR, RegionFeatures, has_regions, read_positions, region_files
 from crossgrain.data.tars import TarWriter, read_columns, read_member, write_table
+from crossgrain.documents.writing import write_whole
 
 _AGAIN = "crossgrain prepare"
 _WORK = ".partial"  # everything is written here and renamed into the data set's folder when it is whole
@@ -58,6 +59,67 @@ def texts_of(record: Record, kind: str) -> Sequence[Any]:
     return [item for item in record.extra.get(kind, ()) if item.get(truth) not in (None, [])]
 
 
+class ShardFile:
+    """One shard that is being written: its tar, and the rows of its sidecar, which are written at the end."""
+
+    def __init__(self, tar: Path):
+        self._tar = TarWriter(tar)
+        self._rows: list[dict[str, Any]] = []
+
+    @property
+    def num_records(self) -> int:
+        """How many records it has so far."""
+        return len(self._rows)
+
+    def write(self, record: Record, extension: str, width: int, height: int) -> None:
+        """See `ShardWriter.write`."""
+        assert isinstance(record.image, bytes)
+        texts = json.dumps(record_to_json(record), ensure_ascii=True, separators=(",", ":")).encode()
+        row = {
+            "key": record.key,
+            "split": record.split,
+            "image_extension": extension,
+            "image_offset": self._tar.add(f"{record.key}.{extension}", record.image),
+            "image_size": len(record.image),
+            "json_offset": self._tar.add(f"{record.key}.json", texts),
+            "json_size": len(texts),
+            "width": width,
+            "height": height,
+            **{f"num_{texts}": len(texts_of(record, texts)) for texts in _COUNTED},
+            "image_sha256": hashlib.sha256(record.image).hexdigest(),
+        }
+        self._rows.append(row)
+
+    def finish(self, sidecar: Path) -> str:
+        """Close the tar and write the sidecar; the SHA-256 of the tar."""
+        sha256 = self._tar.finish()
+        write_table(sidecar, _COLUMNS, self._rows)
+        return sha256
+
+    def close(self) -> None:
+        """Close the tar as it is, unfinished."""
+        self._tar.close()
+
+
+def shard_name(number: int) -> str:
+    """What the files of a shard are called: "000000"."""
+    return f"{number:06d}"
+
+
+def write_manifest(
+    folder: Path, source: Mapping[str, Any], splits: Mapping[str, int], shards: Sequence[Mapping[str, Any]]
+) -> None:
+    """Write the manifest of shards that stand in a folder; each has `name`, `records` and the `sha256` of its tar."""
+    manifest = {
+        "format": "crossgrain shards",
+        "format_version": FORMAT_VERSION,
+        "source": dict(source),
+        "splits": dict(sorted(splits.items())),
+        "shards": [*shards],
+    }
+    write_whole(folder / MANIFEST, [json.dumps(manifest, indent=1), "\n"])
+
+
 class ShardWriter:
     """Writes records into shards, in the order that they come.
 
@@ -80,9 +142,8 @@ class ShardWriter:
         self.source = dict(source or {})
         self.overwrite = overwrite
         self._shards: list[dict[str, Any]] = []
-        self._rows: list[dict[str, Any]] = []
+        self._shard: ShardFile | None = None
         self._counts: Counter[str] = Counter()
-        self._tar: TarWriter | None = None
 
     def __enter__(self) -> "ShardWriter":
         _make_free(self.path, self.overwrite)
@@ -94,59 +155,32 @@ class ShardWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         if kind is None:
             self._finish()
-        elif self._tar is not None:
-            self._tar.close()
+        elif self._shard is not None:
+            self._shard.close()
         shutil.rmtree(self.folder, ignore_errors=True)
         if kind is not None and self._made_folder:
             self.path.rmdir()
 
     def write(self, record: Record, extension: str, width: int, height: int) -> None:
         """Append one record, whose `image` is the encoded file's bytes; `extension` names its format ("jpg", "png")."""
-        assert isinstance(record.image, bytes)
-        if self._tar is None:
-            self._tar = TarWriter(self.folder / f"{self._shard_name()}.tar")
-        texts = json.dumps(record_to_json(record), ensure_ascii=True, separators=(",", ":")).encode()
-        row = {
-            "key": record.key,
-            "split": record.split,
-            "image_extension": extension,
-            "image_offset": self._tar.add(f"{record.key}.{extension}", record.image),
-            "image_size": len(record.image),
-            "json_offset": self._tar.add(f"{record.key}.json", texts),
-            "json_size": len(texts),
-            "width": width,
-            "height": height,
-            **{f"num_{texts}": len(texts_of(record, texts)) for texts in _COUNTED},
-            "image_sha256": hashlib.sha256(record.image).hexdigest(),
-        }
-        self._rows.append(row)
+        if self._shard is None:
+            self._shard = ShardFile(self.folder / f"{shard_name(len(self._shards))}.tar")
+        self._shard.write(record, extension, width, height)
         self._counts[record.split] += 1
-        if len(self._rows) == self.records_per_shard:
+        if self._shard.num_records == self.records_per_shard:
             self._end_shard()
-
-    def _shard_name(self) -> str:
-        return f"{len(self._shards):06d}"
 
     def _end_shard(self) -> None:
-        assert self._tar is not None
-        sha256 = self._tar.finish()
-        self._tar = None
-        name = self._shard_name()
-        write_table(self.folder / f"{name}.parquet", _COLUMNS, self._rows)
-        self._shards.append({"name": name, "records": len(self._rows), "sha256": sha256})
-        self._rows = []
+        assert self._shard is not None
+        name, num_records = shard_name(len(self._shards)), self._shard.num_records
+        sha256 = self._shard.finish(self.folder / f"{name}.parquet")
+        self._shard = None
+        self._shards.append({"name": name, "records": num_records, "sha256": sha256})
 
     def _finish(self) -> None:
-        if self._rows:
+        if self._shard is not None:
             self._end_shard()
-        manifest = {
-            "format": "crossgrain shards",
-            "format_version": FORMAT_VERSION,
-            "source": self.source,
-            "splits": dict(sorted(self._counts.items())),
-            "shards": self._shards,
-        }
-        (self.folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        write_manifest(self.folder, self.source, self._counts, self._shards)
         _remove_data(self.path)
         for file in sorted(self.folder.iterdir(), key=lambda file: (file.name == MANIFEST, file.name)):
             file.replace(self.path / file.name)
