@@ -1,0 +1,139 @@
+"""Web archives as pages and images: which records are one of the two, and why the others are not."""
+
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from crossgrain.collect.candidates import ArchivedImage, Page
+from crossgrain.collect.pages.arc import arc_records, is_arc_line
+from crossgrain.collect.pages.bodies import BodyError, decoded_body
+from crossgrain.collect.pages.records import GZIP, ArchiveRecord, is_parser_error, warc_records
+from crossgrain.collect.pages.urls import normalise
+from crossgrain.data.records import Dropped
+
+MAX_PAGE_BYTES = 8 * 2**20  # of a page, compressed or not; what is larger is no page for people
+_BEGINNING = 4096  # bytes of an archive or a body that tell what it is
+_PAGES = ("text/html", "application/xhtml")
+_UNKNOWN = ("", "application/octet-stream", "binary/octet-stream", "application/unknown", "unknown/unknown", "no-type")
+_SIGNATURES = (
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"\x89PNG\r\n", "image/png"),
+    (b"GIF8", "image/gif"),
+    (b"BM", "image/bmp"),
+)
+_TAGS = (b"<!doctype html", b"<html", b"<head", b"<body")
+
+
+def read_archive(path: Path) -> Iterator[Page | ArchivedImage | Dropped]:
+    """Pages and images of a WARC or ARC, in their order; every other response with the reason why it is none."""
+    with path.open("rb") as file:
+        compressed = file.read(len(GZIP)) == GZIP
+        last = -1
+        nothing = True
+        for record in archive_records(path):
+            nothing = False
+            if isinstance(record, Dropped):
+                yield record
+                continue
+            found = _page_or_image(record, f"{path.name}@{record.offset}")
+            if isinstance(found, ArchivedImage) and compressed:
+                file.seek(record.offset)
+                if record.offset == last or file.read(len(GZIP)) != GZIP:
+                    # One compressed stream around many records: none of them can be read alone.
+                    found = Dropped(reason="image inside one long compressed stream", where=found.url)
+            last = record.offset
+            yield found
+        if nothing:
+            yield Dropped(reason="archive without responses", where=path.name)
+
+
+def read_archived(path: Path, offset: int, max_bytes: int) -> bytes:
+    """The decoded body of the record at `offset` of an archive.
+
+    BodyError, with a reason of few words, where there is none, it is broken, or has more than `max_bytes`.
+    """
+    try:
+        records = archive_records(path, offset)  # holds the file open until the body is read
+        record = next(records, None)
+        if record is None or isinstance(record, Dropped) or record.offset != offset:
+            raise BodyError("no record here")
+        return _body(record, max_bytes)
+    except OSError as error:
+        raise BodyError("archive unreadable") from error
+
+
+def archive_records(path: Path, offset: int = 0) -> Iterator[ArchiveRecord | Dropped]:
+    """All responses and resources from a place on where a record begins. OSError where there is no such file."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        beginning = file.read(_BEGINNING)
+        if beginning.startswith(GZIP):
+            try:
+                beginning = zlib.decompressobj(31).decompress(beginning, _BEGINNING)
+            except zlib.error:
+                beginning = b"\0"
+        file.seek(offset)
+        if is_arc_line(beginning, first=not offset):
+            yield from arc_records(file, path.name)
+        elif beginning.startswith(b"WARC/") or (beginning and not offset):
+            yield from warc_records(file, path.name)  # one that is broken at its beginning may have good records
+        else:
+            yield Dropped(reason="no record here" if beginning else "archive is empty", where=f"{path.name}@{offset}")
+
+
+def _body(record: ArchiveRecord, max_bytes: int) -> bytes:
+    if record.size > 2 * max_bytes:
+        raise BodyError("too large")
+    try:
+        raw = record.read(2 * max_bytes)
+    except BaseException as error:
+        if not is_parser_error(error):
+            raise
+        raise BodyError("broken record") from None
+    if len(raw) < record.size and not _is_whole(raw, record.headers):
+        raise BodyError("record cut off")
+    return decoded_body(raw, record.headers, max_bytes)
+
+
+def _is_whole(raw: bytes, headers: Mapping[str, str]) -> bool:
+    """Whether a body that its archive ends in is all that the server sent: some archives say too large a length."""
+    announced = headers.get("content-length", "")
+    return announced.isdigit() and int(announced) <= len(raw)
+
+
+def _page_or_image(record: ArchiveRecord, where: str) -> Page | ArchivedImage | Dropped:
+    url = normalise(record.url)
+    if url is None:
+        return Dropped(reason="address is not of the web", where=where, detail=record.url[:200])
+    if record.status != 200:
+        reason = "answered with an error or a redirect" if record.status else "no HTTP answer"
+        return Dropped(reason=reason, where=url, detail=str(record.status))
+    declared = record.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if declared.startswith("image/"):
+        if record.cut_off:
+            return Dropped(reason="image cut off by the crawler", where=url)
+        return ArchivedImage(url=url, offset=record.offset, size=record.size, content_type=declared)
+    if not declared.startswith(_PAGES) and declared not in _UNKNOWN:
+        return Dropped(reason="neither page nor image", where=url, detail=declared[:100])
+    try:
+        html = _body(record, MAX_PAGE_BYTES)
+    except BodyError as error:
+        return Dropped(reason=f"page: {error}", where=url)
+    if declared in _UNKNOWN:
+        found = sniffed(html)
+        if found.startswith("image/") and not record.cut_off:
+            return ArchivedImage(url=url, offset=record.offset, size=record.size, content_type=found)
+        if found != "text/html":
+            return Dropped(reason="neither page nor image", where=url, detail=declared)
+    return Page(url=url, html=html, headers=record.headers, source=where)
+
+
+def sniffed(data: bytes) -> str:
+    """The content type of what declares none, as far as it is a page or an image; "" for anything else."""
+    for signature, content_type in _SIGNATURES:
+        if data.startswith(signature):
+            return content_type
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return "image/webp"
+    beginning = data[:_BEGINNING].lower()
+    return "text/html" if any(tag in beginning for tag in _TAGS) else ""
