@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from crossgrain import cli
-from crossgrain.config import config_owner, read_yaml, save_recipe
+from crossgrain.config import config_owner, find_recipe, read_yaml, save_recipe
 from crossgrain.data.asks import Reading
 from crossgrain.data.text import Tokenizer, train_vocab
 from crossgrain.finetuning import FinetuneRecipe, resized
 from crossgrain.models.xvlm import XVLM
 from crossgrain.nn.vision import Swin
-from crossgrain.recipes import build_learner, find_recipe, load_run_recipe, objective_name, with_vocabulary
+from crossgrain.recipes import build_learner, load_run_recipe, objective_name, with_vocabulary
 from crossgrain.training import checkpoint
 
 FOLDER = Path(__file__).parents[1] / "recipes"
