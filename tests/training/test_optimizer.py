@@ -1,4 +1,4 @@
-"""Parameter groups: who is decayed, who learns faster, and who is trained by SGD."""
+"""Parameter groups: who is decayed, who learns faster, and who is trained by SGD or by Muon."""
 
 import pytest
 import torch
@@ -117,8 +117,49 @@ def test_the_empty_prefix_trains_everything_by_sgd_with_the_heads():
         assert torch.equal(ours, theirs), name
 
 
-@pytest.mark.parametrize("config", [BESIDE_SGD, OptimizerConfig(sgd_parts=(SGDPart(prefix=""),))])
-def test_sgd_goes_on_from_a_checkpoint_bit_for_bit(tmp_path, config):
+MUON = OptimizerConfig(matrices="muon")
+
+
+@pytest.fixture(autouse=True)
+def small_matrices_too(monkeypatch):
+    monkeypatch.setattr("crossgrain.training.optimizer._FEWEST", 2)
+
+
+def test_muon_trains_the_weights_of_linear_layers_and_adamw_the_rest():
+    """As by torch's two optimizers, one beside the other."""
+    learner, twin = make_learner(), make_learner()
+    optimizer = build_optimizer(learner, MUON)
+    weight = twin.model.image_projection.weight
+    muon = torch.optim.Muon([weight], lr=0.0, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+    adamw = build_optimizer(twin, OptimizerConfig())
+    for number in range(3):
+        for one in (learner, twin):
+            torch.manual_seed(number)
+            one(make_batch(number))[0].backward()
+        set_rate(optimizer, 1e-3)
+        set_rate(adamw, 1e-3)
+        muon.param_groups[0]["lr"] = 2e-3  # a new parameter
+        optimizer.step()
+        muon.step()
+        weight.grad = None
+        adamw.step()
+        optimizer.zero_grad()
+        adamw.zero_grad()
+    for (name, ours), (_, theirs) in zip(learner.named_parameters(), twin.named_parameters(), strict=True):
+        assert torch.equal(ours, theirs), name
+    kinds = {name: set(optimizer.state[p]) for name, p in learner.named_parameters() if p.requires_grad}
+    assert kinds.pop("model.image_projection.weight") == {"momentum_buffer"}
+    assert all(kind == {"step", "exp_avg", "exp_avg_sq"} for kind in kinds.values())  # words too: an embedding
+    assert groups(matrices="muon") == groups()
+
+
+def test_muon_leaves_layers_of_few_outputs_alone(monkeypatch):
+    monkeypatch.setattr("crossgrain.training.optimizer._FEWEST", 1000)
+    assert isinstance(build_optimizer(make_learner(), MUON), torch.optim.AdamW)
+
+
+@pytest.mark.parametrize("config", [BESIDE_SGD, OptimizerConfig(sgd_parts=(SGDPart(prefix=""),)), MUON])
+def test_sgd_and_muon_go_on_from_a_checkpoint_bit_for_bit(tmp_path, config):
     unbroken = make_learner()
     steps(unbroken, build_optimizer(unbroken, config), range(6))
     learner = make_learner()

@@ -1,5 +1,7 @@
-"""AdamW over named parameter groups, and SGD beside it, or in its place, for what is trained so."""
+"""AdamW over named parameter groups, and beside it SGD or Muon for what is trained so."""
 
+from collections.abc import Sequence
+from itertools import islice
 from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import torch
@@ -48,21 +50,25 @@ class OptimizerConfig:
     clip_norm: Positive | None = 1.0
     grouping: Literal["paper", "official", "all"] = "paper"
     sgd_parts: tuple[SGDPart, ...] = ()
+    # "muon" trains the weights of linear layers, all but those of few outputs or inputs, with orthogonalised momentum
+    # (Jordan et al., 2024), its updates scaled to the size of AdamW's (Liu et al., 2025, arXiv:2502.16982, section
+    # 2.2), so that rates and factors mean the same. None of the four papers does; from scratch it needs fewer steps.
+    matrices: Literal["adamw", "muon"] = "adamw"
 
 
-class AdamWBesideSGD(torch.optim.Optimizer):
-    """Two optimizers as one: their groups one after another, the state of both in one place."""
+class Together(torch.optim.Optimizer):
+    """Several optimizers as one: their groups one after another, the state of all in one place."""
 
-    def __init__(self, adamw: torch.optim.AdamW, sgd: torch.optim.SGD):
-        self.parts = (adamw, sgd)
-        super().__init__([*adamw.param_groups, *sgd.param_groups], {})
+    def __init__(self, parts: Sequence[torch.optim.Optimizer]):
+        self.parts = tuple(parts)
+        super().__init__([group for part in parts for group in part.param_groups], {})
         self._share()
 
     def _share(self) -> None:
-        adamw, sgd = self.parts
-        cut = len(adamw.param_groups)
-        adamw.param_groups, sgd.param_groups = self.param_groups[:cut], self.param_groups[cut:]
-        adamw.state = sgd.state = self.state
+        groups = iter(self.param_groups)
+        for part in self.parts:
+            part.param_groups = list(islice(groups, len(part.param_groups)))
+            part.state = self.state
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
@@ -72,7 +78,7 @@ class AdamWBesideSGD(torch.optim.Optimizer):
             part.step()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """As torch's, which puts new groups and a new state in place of those that the two parts know."""
+        """As torch's, which puts new groups and a new state in place of those that the parts know."""
         super().load_state_dict(state_dict)
         self._share()
 
@@ -87,8 +93,8 @@ class _Grown(Protocol):
 def build_optimizer(learner: Learner, config: OptimizerConfig) -> torch.optim.Optimizer:
     """AdamW for every trained parameter of `learner`, fused; groups carry "param_names" and a "factor" on the rate.
 
-    With `sgd_parts` those parameters are SGD's; where they are all, there is SGD alone. UserError for a prefix that no
-    trained parameter of the model has.
+    With `sgd_parts` those parameters are SGD's, with `matrices: muon` linear layers Muon's; where one of them has all,
+    there is that one alone. UserError for a prefix that no trained parameter of the model has.
 
     torch decays before the update with the bias-corrected eps, transformers 4.12.5 (the original) after it with the raw
     one. The decayed weights differ by lr^2 * weight_decay * update, about 1e-10 of a weight at lr 1e-4.
@@ -99,7 +105,8 @@ def build_optimizer(learner: Learner, config: OptimizerConfig) -> torch.optim.Op
     for name, head in learner.objectives.items():  # a head is new, but for what it says it takes over
         told = head.new_parameters() if isinstance(head, _Grown) else (part for part, _ in head.named_parameters())
         new |= {f"objectives.{name}.{part}" for part in told}
-    groups: dict[tuple[bool, bool], list[tuple[str, nn.Parameter]]] = {}
+    muon = _matrices(learner) if config.matrices == "muon" else set()
+    groups: dict[tuple[bool, bool, bool], list[tuple[str, nn.Parameter]]] = {}
     by_sgd: dict[SGDPart, list[tuple[str, nn.Parameter]]] = {part: [] for part in config.sgd_parts}
     for name, parameter in learner.named_parameters():
         if not parameter.requires_grad:
@@ -108,9 +115,8 @@ def build_optimizer(learner: Learner, config: OptimizerConfig) -> torch.optim.Op
         if part is not None:
             by_sgd[part].append((name, parameter))
         else:
-            groups.setdefault((name in new, _is_decayed(name, parameter, config.grouping)), []).append(
-                (name, parameter)
-            )
+            kind = name in muon, name in new, _is_decayed(name, parameter, config.grouping)
+            groups.setdefault(kind, []).append((name, parameter))
     for part, members in by_sgd.items():
         if not members:
             first = (name.split(".")[0] for name, p in learner.model.named_parameters() if p.requires_grad)
@@ -118,27 +124,42 @@ def build_optimizer(learner: Learner, config: OptimizerConfig) -> torch.optim.Op
                 f"optimizer.sgd_parts: no trained parameter is left that starts with {part.prefix!r}: "
                 f"there are {', '.join(dict.fromkeys(first))}"
             )
-    sgd = [
-        {"params": members, "factor": part.factor, "weight_decay": part.weight_decay, "momentum": part.momentum}
-        for part, members in by_sgd.items()
-    ]
-    if not groups:
-        return torch.optim.SGD(sgd, lr=0.0)
-    adamw = torch.optim.AdamW(
-        [
+
+    def of(by_muon: bool) -> list[dict[str, Any]]:
+        return [
             {
                 "params": members,
                 "factor": config.new_parameters_factor if is_new else 1.0,
                 "weight_decay": config.weight_decay if decayed else 0.0,
             }
-            for (is_new, decayed), members in groups.items()
-        ],
-        lr=0.0,  # `set_rate` gives every step its own
-        betas=config.betas,
-        eps=config.eps,
-        fused=True,
-    )
-    return AdamWBesideSGD(adamw, torch.optim.SGD(sgd, lr=0.0)) if sgd else adamw
+            for (theirs, is_new, decayed), members in groups.items()
+            if theirs == by_muon
+        ]
+
+    parts: list[torch.optim.Optimizer] = []  # with a rate of 0: `set_rate` gives every step its own
+    if rest := of(False):
+        parts.append(torch.optim.AdamW(rest, lr=0.0, betas=config.betas, eps=config.eps, fused=True))
+    if matrices := of(True):
+        parts.append(torch.optim.Muon(matrices, lr=0.0, adjust_lr_fn="match_rms_adamw"))
+    if by_sgd:
+        sgd = [
+            {"params": members, "factor": part.factor, "weight_decay": part.weight_decay, "momentum": part.momentum}
+            for part, members in by_sgd.items()
+        ]
+        parts.append(torch.optim.SGD(sgd, lr=0.0))
+    return parts[0] if len(parts) == 1 else Together(parts)
+
+
+_FEWEST = 32  # outputs and inputs of a layer whose weights Muon trains: a head of two classes has nothing to balance
+
+
+def _matrices(learner: Learner) -> set[str]:
+    """The weights of linear layers, by name."""
+    return {
+        f"{name}.weight"
+        for name, module in learner.named_modules()
+        if isinstance(module, nn.Linear) and min(module.weight.shape) >= _FEWEST
+    }
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
