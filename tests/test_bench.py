@@ -227,5 +227,18 @@ def test_the_models_of_the_ablations_build(family):
                 build_learner(with_vocabulary(one.recipe, 1000))
 
 
+def test_the_bench_of_the_web_wants_what_was_collected_and_says_so_before_it_draws(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    plan = load_plan("ablations/imagebert_lait")
+    stages = {one.variant.name: [stage.name for stage in one.recipe.stages] for one in plan.variants}
+    assert stages == {"multi_stage": ["web", "clean"], "single_stage": ["clean"], "web_only": ["web"]}
+    others = {one.variant.name: one.recipe.other_data() for one in plan.variants}
+    web = [Path("data/scenes_web/shards")]
+    assert others == {"multi_stage": web, "single_stage": [], "web_only": web}
+    with pytest.raises(UserError, match="no data set in data/scenes_web/shards"):
+        run_bench(plan, tmp_path / "out", Console(quiet=True))
+    assert not (tmp_path / "out" / "data").exists()
+
+
 def test_a_bench_does_not_hide_a_recipe_of_its_name():
     assert find_recipe("xvlm") == FOLDER / "pretrain" / "xvlm.yaml"

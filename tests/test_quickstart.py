@@ -1,18 +1,22 @@
 """Scenes, a detector, regions, a run and its report by one command, which goes on where it was stopped."""
 
+import io
 import json
 import os
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file
 
 from crossgrain import cli
 from crossgrain.config import UserError
 from crossgrain.data.regions import has_regions
+from crossgrain.data.shards import Shards
 from crossgrain.detection import pipeline
-from crossgrain.quickstart import choose, load
+from crossgrain.quickstart import choose, find_regions, load
 from crossgrain.recipes import build_learner, with_vocabulary
+from tiny_runs import draw_scenes
 
 DETECTOR = """
 model: {image_size: 64, widths: [4, 8, 8], feature_dim: 8, proposals: 6}
@@ -95,6 +99,28 @@ def test_a_stopped_quickstart_goes_on_to_its_report(tmp_path, monkeypatch, capsy
     assert cli.main([*command, "scenes.seed=1"]) == 2
     assert "holds another run (scenes is" in capsys.readouterr().err
     assert (out / "data/manifest.json").read_bytes() == before
+
+
+def test_one_detector_finds_the_regions_of_several_data_sets(tmp_path, monkeypatch):
+    (tmp_path / "detector.yaml").write_text(DETECTOR)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0})
+    console = Console(file=io.StringIO(), width=200)
+    first, second = draw_scenes(tmp_path / "first", size=16), draw_scenes(tmp_path / "second", size=8)
+    find_regions([first], str(tmp_path / "detector.yaml"), tmp_path / "run", console)
+    log = (tmp_path / "run/log.jsonl").read_bytes()
+    find_regions([first, second], str(tmp_path / "detector.yaml"), tmp_path / "run", console)
+    assert (tmp_path / "run/log.jsonl").read_bytes() == log  # it learns from the first alone, and once
+    told = console.file.getvalue()
+    assert f"regions: {first} has them already" in told and f"regions: {second} has them" not in told
+    assert all(record.detected is not None for data in (first, second) for record in Shards(data, regions=True))
+    assert (first / "regions.json").read_text() == (second / "regions.json").read_text()
+
+
+def test_other_data_that_are_not_there_are_told_before_anything_is_drawn(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)  # and so the web is not where the recipe has it
+    assert cli.main(["quickstart", "--recipe", "imagebert_lait_small", "--out", "run"]) == 2
+    assert "no data set in data/scenes_web/shards" in capsys.readouterr().err
+    assert not (tmp_path / "run" / "data").exists()
 
 
 def test_a_cnn_that_learns_first_is_what_the_run_starts_from(tmp_path, monkeypatch, capsys):

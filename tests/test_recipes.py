@@ -25,6 +25,7 @@ SHIPPED = sorted(
 )
 DETECTOR = FOLDER / "quickstart_detector.yaml"
 BEFORE = (DETECTOR, FOLDER / "quickstart_cnn.yaml")  # what quickstarts train before the model
+WEB = FOLDER / "pretrain" / "imagebert_lait_small.yaml"  # a quickstart, too: its clean pairs are scenes
 RUNS = [path for path in SHIPPED if path not in BEFORE and path.parent.name != "finetune"]
 
 SMALL = """
@@ -51,7 +52,7 @@ def test_the_recipes_of_the_issue_are_there():
     names = {path.relative_to(FOLDER).as_posix() for path in SHIPPED}
     published = {"xvlm", "xvlm_16m", "xvlm_small", "imagebert", "imagebert_single_stage", "imagebert_small"}
     published |= {"vlbert_base", "vlbert_large", "vlbert_e2e", "vlbert_small"}
-    published |= {"pixelbert_r50", "pixelbert_x152", "pixelbert_small", "xvlm_boxes"}
+    published |= {"pixelbert_r50", "pixelbert_x152", "pixelbert_small", "xvlm_boxes", "imagebert_lait_small"}
     quickstarts = ("quickstart", "quickstart_imagebert", "quickstart_vlbert", "quickstart_pixelbert")
     assert {*(f"{name}.yaml" for name in quickstarts), *(f"pretrain/{name}.yaml" for name in published)} <= names
 
@@ -59,7 +60,7 @@ def test_the_recipes_of_the_issue_are_there():
 @pytest.mark.parametrize("path", RUNS, ids=lambda path: path.stem)
 def test_a_shipped_recipe_survives_saving_and_its_model_builds(path, tmp_path):
     recipe = load_run_recipe(path)
-    assert isinstance(recipe, QuickstartRecipe) == path.stem.startswith("quickstart")
+    assert isinstance(recipe, QuickstartRecipe) == (path == WEB or path.stem.startswith("quickstart"))
     assert recipe.title
     save_recipe(recipe, tmp_path / "saved.yaml")
     assert load_run_recipe(tmp_path / "saved.yaml") == recipe
@@ -95,6 +96,21 @@ def test_the_quickstart_reads_everything_from_where_it_draws():
     assert {source.path for stage in moved.stages for source in stage.sources} == {"elsewhere"}
     assert Path(moved.text.vocab) == Path("elsewhere/vocab.txt")
     assert replace(moved, stages=recipe.stages, text=recipe.text) == recipe
+    assert recipe.other_data() == []
+
+
+def test_the_other_data_of_a_quickstart_stay_where_they_are():
+    recipe = load_run_recipe(WEB)
+    assert isinstance(recipe, QuickstartRecipe)
+    paths = [source.path for stage in recipe.on(Path("elsewhere")).stages for source in stage.sources]
+    assert paths == ["data/scenes_web/shards", "elsewhere"]
+    assert recipe.other_data() == [Path("data/scenes_web/shards")]
+    (web,) = recipe.stages[0].sources
+    sources = (web, replace(web, batch_size=1), replace(web, path="data"), replace(web, path="b"))
+    twice = replace(recipe, stages=tuple(replace(stage, sources=sources) for stage in recipe.stages))
+    assert twice.other_data() == [Path("data/scenes_web/shards"), Path("b")]  # each once, in their order
+    moved = {source.path for stage in twice.on(Path("elsewhere")).stages for source in stage.sources}
+    assert moved == {"data/scenes_web/shards", "b", "elsewhere"}
 
 
 def test_the_vocabulary_settles_the_number_of_words(read):

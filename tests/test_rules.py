@@ -112,6 +112,13 @@ def test_modules_are_named_for_what_they_are():
     assert [str(file.relative_to(ROOT)) for file in FILES if vague & {file.stem, file.parent.name}] == []
 
 
+def test_the_wheel_holds_every_file_of_the_package():
+    declared = PROJECT["tool"]["setuptools"]["package-data"].items()
+    named = {PACKAGE.parent / folder.replace(".", "/") / name for folder, names in declared for name in names}
+    beside = (file for file in PACKAGE.rglob("*") if file.is_file() and "__pycache__" not in file.parts)
+    assert {file for file in beside if file.suffix != ".py"} == named
+
+
 # The command line.
 
 

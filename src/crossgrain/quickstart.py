@@ -80,7 +80,7 @@ def draw(scenes: Scenes, data: Path, console: Console) -> None:
 
 
 def find_regions(data: Sequence[Path], recipe: str, run: Path, console: Console) -> None:
-    """Train the detector of a recipe on the first data set in the run folder `run`; it finds the regions of them all."""
+    """Train the detector of a recipe on the first data set in the run folder `run`; it finds the regions of all."""
     from crossgrain.data.regions import has_regions
     from crossgrain.detection.pipeline import DetectConfig, detect
     from crossgrain.detection.train import train_detector

@@ -145,7 +145,6 @@ class QuickstartRecipe(PretrainRecipe):
         text = replace(self.text, vocab=str(data / "vocab.txt"))
         return replace(self, stages=stages, text=text, model=replace(self.model, **cnn))
 
-
     def other_data(self) -> list[Path]:
         """The data sets that its sources read beside the drawn one, each once."""
         sources = [source for stage in self.stages for source in stage.sources]

@@ -1,7 +1,8 @@
-"""Kill a collection at random points, with everything that it started, and go on: the end is that of an unbroken run.
+"""Kill a collection many times, at points spread over all of its work, and go on: the end is that of an unbroken run.
 
-    python tests/collect/kill_and_resume_collect.py [--kills 20] [--pages 2000] [--workers 2] [--seed 0]
+    python tests/collect/kill_and_resume_collect.py [--kills 20] [--pages 2000] [--workers 2]
 
+Every other kill ends all processes at once, the others the main one alone, whose workers must then end by themselves.
 Images come from servers of this process, which count what they are asked. What a journal or a finished part had
 committed when its run was killed must never be asked for again, and the shards must be the same bytes in the end.
 """
@@ -9,7 +10,6 @@ committed when its run was killed must never be asked for again, and the shards 
 import argparse
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -17,19 +17,23 @@ import tempfile
 import time
 from pathlib import Path
 
-import pyarrow.parquet
-from planted_web import LOOPBACK, ServedWeb, served, shard_bytes
+from killed import LOOPBACK, committed
+from planted_web import ServedWeb, served, shard_bytes
 
 from crossgrain.collect.planted import judge
+from crossgrain.collect.stage_bar import JournalLines
 from crossgrain.collect.stages.images import _name
 from crossgrain.config import save_recipe
 
+# Workers read this file too, when they start: their journals have many small batches.
 RUN = """
 import sys
 from pathlib import Path
+from crossgrain.collect import journal
 from crossgrain.collect.pipeline import run_collect
 from crossgrain.collect.recipe import CollectRecipe
 from crossgrain.config import load_recipe
+journal._EVERY = 3
 if __name__ == "__main__":
     run_collect(load_recipe(CollectRecipe, Path(sys.argv[1])), Path(sys.argv[2]))
 """
@@ -45,48 +49,48 @@ def start(recipe: Path, out: Path) -> subprocess.Popen:
     )
 
 
-def committed(out: Path) -> set[str]:
-    """The names of the image addresses with an outcome on disk: in journals, and in parts that are done."""
-    folder, names = out / "work" / "images", set()
-    for journal in folder.glob("part-*.journal.jsonl"):
-        for line in journal.read_bytes().split(b"\n")[1:-1]:  # the first names the task, the last may be torn
-            names.add(json.loads(line)["name"])
-    for done in folder.glob("part-*.done.json"):
-        table = pyarrow.parquet.read_table(folder / (done.name.removesuffix(".done.json") + ".parquet"))
-        names.update(map(_name, table["image_url"].to_pylist()))
-    return names
+def progress(out: Path) -> int:
+    """How far a run is: parts of any stage that are done, and images with an outcome; what is in a journal counts."""
+    images = 0
+    for done in (out / "work" / "images").glob("part-*.done.json"):
+        rows = json.loads(done.read_text())["funnel"]
+        images += sum(row["in"] for row in rows if row["unit"] == "images")
+    parts = sum(1 for _ in (out / "work").glob("*/part-*.done.json"))
+    return parts + images + JournalLines(out / "work" / "images").count()
 
 
-def kill_and_resume(server: ServedWeb, recipe: Path, folder: Path, kills: int, seed: int) -> dict[str, int]:
-    """Run once unbroken, once with `kills` kills; raises AssertionError where something is lost or asked for twice."""
-    begin = time.monotonic()
-    assert start(recipe, folder / "unbroken").wait() == 0
-    seconds, dice = time.monotonic() - begin, random.Random(seed)
-    before = server.requests.copy()
-    killed = kept = 0
-    for _ in range(kills):
-        process = start(recipe, folder / "killed")
-        try:
-            process.wait(timeout=dice.uniform(0.1, 1.0) * seconds)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            killed += 1
+def kill_at(target: int, recipe: Path, out: Path, alone: bool) -> bool:
+    """Run until so much is done, then kill -9: the main process alone, or all. False where it ended before that."""
+    process = start(recipe, out)
+    while progress(out) < target:
+        if process.poll() is not None:
+            assert process.returncode == 0
+            return False
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL) if alone else os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return True
+
+
+def kill_and_resume(server: ServedWeb, recipe: Path, folder: Path, unbroken: Path, kills: int) -> dict[str, int]:
+    """Run with `kills` kills, then to the end; AssertionError where something is lost, changed, or asked for twice.
+
+    `unbroken`: what a run without kills made of the same recipe.
+    """
+    out, whole = folder / "killed", progress(unbroken)
+    killed, before, safe = 0, server.requests.copy(), set()
+    for number in range(kills + 1):
+        asked = server.requests.copy()
+        if number == kills:
+            assert start(recipe, out).wait() == 0
+        else:
+            killed += kill_at((2 * number + 1) * whole // (2 * kills), recipe, out, alone=number % 2 == 1)
         time.sleep(0.2)  # requests under way come to their end
-        safe, asked = committed(folder / "killed"), server.requests.copy()
-        kept = max(kept, len(safe))
-        process = start(recipe, folder / "killed")
-        try:
-            process.wait(timeout=dice.uniform(0.2, 0.8) * seconds)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            killed += 1
         again = [url for url in server.requests - asked if _name(url) in safe]
         assert not again, f"asked for again: {again[:3]}"
-    assert start(recipe, folder / "killed").wait() == 0
-    assert shard_bytes(folder / "killed") == shard_bytes(folder / "unbroken")
-    return {"kills": killed, "committed": kept, "requests": sum((server.requests - before).values())}
+        safe = committed(out)
+    assert shard_bytes(out) == shard_bytes(unbroken)
+    return {"kills": killed, "committed": len(safe), "requests": sum((server.requests - before).values())}
 
 
 def main() -> None:
@@ -95,17 +99,16 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--pages", type=int, default=2000)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, served(arguments.pages) as (server, web, planted):
-        warc = server.write_pages(Path(folder) / "web", web, planted)
-        recipe = server.recipe(warc, num_workers=arguments.workers, tasks_per_domain=4, num_buckets=8)
-        save_recipe(recipe, Path(folder) / "recipe.yaml")
-        seen = kill_and_resume(
-            server, Path(folder) / "recipe.yaml", Path(folder), -(-arguments.kills // 2), arguments.seed
-        )
+    with tempfile.TemporaryDirectory() as name, served(arguments.pages) as (server, web, planted):
+        folder = Path(name)
+        warc = server.write_pages(folder / "web", web, planted)
+        recipe = folder / "recipe.yaml"
+        save_recipe(server.recipe(warc, num_workers=arguments.workers, tasks_per_domain=4, num_buckets=8), recipe)
+        assert start(recipe, folder / "unbroken").wait() == 0
+        seen = kill_and_resume(server, recipe, folder, folder / "unbroken", arguments.kills)
         sys.stdout.write(f"{seen}\n")
-        sys.stdout.write("\n".join(judge(Path(folder) / "killed" / "shards", warc.parent).lines()) + "\n")
+        sys.stdout.write("\n".join(judge(folder / "killed" / "shards", warc.parent).lines()) + "\n")
 
 
 if __name__ == "__main__":

@@ -6,16 +6,46 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
+
 from crossgrain.collect.fetch import FetchConfig
 from crossgrain.collect.pages.inputs import Input
 from crossgrain.collect.recipe import CollectRecipe, ScenesWeb
+from crossgrain.collect.scoring.interface import PairScorer
+from crossgrain.config import configclass
 from crossgrain.data.scenes.web import write_truth
 from crossgrain.data.scenes.web_archive import Resource, write_warc
 from crossgrain.data.scenes.web_pages import Planted, Web
+from crossgrain.data.scenes.words import COLOUR_WORDS, KIND_WORDS
 
 LOOPBACK = "CROSSGRAIN_TEST_ALLOW_LOOPBACK"
 SMALL = {"num_workers": 0, "num_buckets": 3, "vocab_size": 0, "records_per_shard": 40}
+NAMED = {word for words in (*KIND_WORDS.values(), *COLOUR_WORDS.values()) for name in words for word in name.split()}
 QUICK = {"domain_delay": 0.0, "address_delay": 0.0, "domain_concurrency": 16, "address_concurrency": 16}
+
+
+class NamesThings(PairScorer):
+    """Knows nothing of images, only how many words of a text name a thing or a colour: captions, not chatter."""
+
+    @configclass
+    class Config:
+        """Nothing to set."""
+
+    def __init__(self, config):
+        self.config = config
+
+    def fingerprint(self):
+        return "names things"
+
+    def image_features(self, images):
+        return np.zeros((len(images), 1), np.float32)
+
+    def text_features(self, texts):
+        words = [text.lower().replace(",", " ").replace(".", " ").split() for text in texts]
+        return np.array([[sum(word.rstrip("s") in NAMED for word in found)] for found in words], np.float32)
+
+    def score(self, images, texts):
+        return texts[:, 0] / 10
 
 
 class ServedWeb:

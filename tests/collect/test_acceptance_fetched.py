@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from planted_web import LOOPBACK, served, shard_bytes
+from planted_web import LOOPBACK, NamesThings, served, shard_bytes
 
 from crossgrain.collect.funnel import read_funnel
 from crossgrain.collect.pages.inputs import Input
@@ -27,12 +27,13 @@ def dropped(out, unit="images"):
 def test_images_are_fetched_once_and_what_opts_out_is_not_kept(tmp_path):
     with served(PAGES) as (server, web, planted):
         warc = server.write_pages(tmp_path / "web", web, planted)
-        result = run_collect(server.recipe(warc), tmp_path / "run")
+        recipe = server.recipe(warc, scorer=NamesThings.Config())
+        result = run_collect(recipe, tmp_path / "run")
         asked = server.requests.copy()
-        again = run_collect(server.recipe(warc), tmp_path / "run")
+        again = run_collect(recipe, tmp_path / "run")
         assert server.requests == asked and again.num_pairs == result.num_pairs
     judgement = judge(tmp_path / "run" / "shards", warc.parent)
-    assert judgement.recall >= 0.95, "\n".join(judgement.lines())
+    assert judgement.recall >= 0.9, "\n".join(judgement.lines())
     wrong = {row.kind for row in judgement.bad if row.num_kept}
     assert not any(kind.startswith(("opted-out", "missing", "broken", "not an image")) for kind in wrong), wrong
     images = {url: count for url, count in asked.items() if "/photos/" in url}
@@ -48,7 +49,7 @@ def test_robots_of_a_host_closes_its_images_with_wildcards_too(tmp_path):
     with served(8, robots="User-agent: *\nDisallow: /photos/*.jpg$\nAllow: /\n") as (server, web, planted):
         warc = server.write_pages(tmp_path / "web", web, planted)
         result = run_collect(server.recipe(warc), tmp_path / "run")
-        assert result.num_pairs == 0
+        assert result.num_pairs == 0 and "robots" in result.nothing
         assert not any("/photos/" in url and url.endswith(".jpg") for url in server.requests)
         assert any("robots" in reason for reason in dropped(tmp_path / "run"))
 

@@ -2,55 +2,23 @@
 
 import io
 import json
-import subprocess
-import sys
 from collections import defaultdict
 from dataclasses import replace
-from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
-from planted_web import archived, shard_bytes
+from planted_web import NamesThings, archived, shard_bytes
 
 from crossgrain.collect.funnel import read_funnel
 from crossgrain.collect.pipeline import run_collect
 from crossgrain.collect.planted import judge, read_truth
 from crossgrain.collect.planted_scorer import PhotographScorer
 from crossgrain.collect.recipe import Threshold
-from crossgrain.collect.scoring.interface import PairScorer
 from crossgrain.collect.scoring.training import ScorerTraining
-from crossgrain.config import configclass
-from crossgrain.data.scenes.words import COLOUR_WORDS, KIND_WORDS
 from crossgrain.data.shards import Shards
 
-PAGES = 60
-NAMED = {word for words in (*KIND_WORDS.values(), *COLOUR_WORDS.values()) for name in words for word in name.split()}
+PAGES = 40
 UNSEEN = {"mismatched caption", "keyword list"}  # what no rule and no look at the text alone can know
-
-
-class NamesThings(PairScorer):
-    """Knows nothing of images, only how many words of a text name a thing or a colour: captions, not chatter."""
-
-    @configclass
-    class Config:
-        """Nothing to set."""
-
-    def __init__(self, config):
-        self.config = config
-
-    def fingerprint(self):
-        return "names things"
-
-    def image_features(self, images):
-        return np.zeros((len(images), 1), np.float32)
-
-    def text_features(self, texts):
-        words = [text.lower().replace(",", " ").replace(".", " ").split() for text in texts]
-        return np.array([[sum(word.rstrip("s") in NAMED for word in found)] for found in words], np.float32)
-
-    def score(self, images, texts):
-        return texts[:, 0] / 10
 
 
 @pytest.fixture(scope="module")
@@ -120,24 +88,6 @@ def test_more_workers_make_the_same_bytes_and_a_second_run_changes_nothing(colle
     run_collect(replace(recipe, num_workers=2), tmp_path / "two")
     assert shard_bytes(tmp_path / "two") == first
     assert len(json.loads(first["manifest.json"])["shards"]) >= 2
-
-
-RAY = """
-import sys
-from pathlib import Path
-from planted_web import archived
-from crossgrain.collect.pipeline import run_collect
-run_collect(archived(6, engine="ray", num_workers=2), Path(sys.argv[1]))
-"""
-
-
-def test_ray_makes_the_same_bytes(tmp_path):
-    pytest.importorskip("ray", reason="needs the extra ray")
-    run_collect(archived(6), tmp_path / "here")
-    command = [sys.executable, "-c", RAY, str(tmp_path / "ray")]  # Ray leaves processes and warnings behind
-    ran = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
-    assert ran.returncode == 0, ran.stderr[-2000:]
-    assert shard_bytes(tmp_path / "here") == shard_bytes(tmp_path / "ray")
 
 
 def test_the_scorer_of_photographs_is_trained_once(tmp_path):

@@ -83,6 +83,8 @@ def test_the_same_command_again_does_nothing_and_says_the_same(web, said, monkey
     told = json.loads(out)
     assert told["pairs"] == len(Shards(web / "shards"))
     assert told["funnel"] == [row.to_json() for row in read_funnel(web / "funnel.json")]
+    assert told["planted"] == json.loads((web / "planted.json").read_text())
+    assert told["planted"]["kept"] == told["pairs"] and 0 < told["planted"]["recall"] <= 1
     assert {file: file.read_bytes() for file in (web / "shards").iterdir()} == before
 
 
@@ -97,6 +99,7 @@ def test_what_was_taken_down_stays_away_when_the_collection_goes_on(web, said):
     assert "taken down" in (web / "report.html").read_text()
     status, out, err = said("collect", web / "recipe.yaml", "--out", web)
     assert status == 0, err
+    assert "recall " in out and "precision " in out and "planted bad" in out  # how well the planted web was told apart
     again = {record.key for record in Shards(web / "shards")}
     assert not {first["image_url"], second["image_url"]} & {
         record.extra["provenance"]["image_url"] for record in Shards(web / "shards")

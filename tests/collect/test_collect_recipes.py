@@ -1,5 +1,7 @@
 """The recipes for collecting are read, and survive saving."""
 
+import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from crossgrain.collect.recipe import CollectRecipe
 from crossgrain.config import UserError, load_recipe, save_recipe
 
 FOLDER = Path(__file__).parents[2] / "recipes" / "collect"
+PAGE = (FOLDER.parents[1] / "docs" / "collect.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
@@ -29,3 +32,16 @@ def test_the_template_asks_nobody_before_a_contact_is_named():
     recipe = load_recipe(CollectRecipe, FOLDER / "web.yaml")
     with pytest.raises(UserError, match="contact"):
         recipe.fetch.check_contact()
+
+
+def test_the_recipe_of_the_page_is_read(tmp_path):
+    (tmp_path / "page.yaml").write_text(re.search(r"```yaml\n(.*?)```", PAGE, re.DOTALL)[1], encoding="utf-8")
+    recipe = load_recipe(CollectRecipe, tmp_path / "page.yaml")
+    assert len(recipe.inputs) == 5 and recipe.scorer.path == Path("scorer")
+    recipe.fetch.check_contact()
+
+
+def test_the_page_names_every_key_of_a_recipe():
+    table = re.search(r"^\| key \| what \|\n(.*?)\n\n", PAGE, re.DOTALL | re.MULTILINE)[1]
+    named = re.findall(r"`(\w+)`", "".join(re.findall(r"^\|(.*?)\|", table, re.MULTILINE)))
+    assert sorted(named) == sorted(field.name for field in fields(CollectRecipe))

@@ -1,8 +1,7 @@
 import json
 import os
 import signal
-import subprocess
-import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -28,7 +27,7 @@ def write_number(work, number, folder=None):
 
 def killed_once(work, number, folder):
     marker = Path(folder) / f"killed{number}"
-    if number % 2 and not marker.exists():
+    if number in (1, 4) and not marker.exists():
         marker.touch()
         work.create(".txt").write_text("half of")
         os.kill(os.getpid(), signal.SIGKILL)
@@ -41,6 +40,10 @@ def hopeless(work, number, folder):
     if number == 3:
         raise ZeroDivisionError("said by the task")
     write_number(work, number, folder)
+
+
+def sleeps(work, number, folder):
+    time.sleep(600)
 
 
 def mistaken(work, number, folder):
@@ -71,14 +74,14 @@ def log(folder):
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone")
-    done, failed = run_tasks(tasks(folder, write_number), Pool(0, 60.0), 3)
+    done, failed = run_tasks(tasks(folder, write_number), Pool(0, 600.0), 3)
     assert [one.facts["number"] for one in done] == [1, 2, 3, 4, 5, 6] and not failed
     return made(folder)
 
 
 def test_a_pool_makes_the_same_bytes_and_a_killed_worker_is_tried_again(tmp_path, alone):
     reports = []
-    engine = Pool(2, 60.0)
+    engine = Pool(2, 600.0)
     done, failed = run_tasks(tasks(tmp_path, killed_once), engine, 3, reports.append)
     engine.close()
     assert [one.shard for one in done] == [f"{n:05d}" for n in range(1, 7)] and not failed
@@ -86,60 +89,32 @@ def test_a_pool_makes_the_same_bytes_and_a_killed_worker_is_tried_again(tmp_path
     assert len(reports) == 6 and log(tmp_path) == list("123456")
 
 
-RAY = """
-import sys
-from pathlib import Path
-import test_engine as told
-from crossgrain.collect.engines import ENGINES, run_tasks
-from crossgrain.config import UserError
-folder = Path(sys.argv[1])
-engine = ENGINES["ray"](2, 60.0)
-done, failed = run_tasks(told.tasks(folder, told.killed_once), engine, 3)
-assert [one.facts["number"] for one in done] == [1, 2, 3, 4, 5, 6] and not failed
-try:
-    run_tasks(told.tasks(folder / "b", told.mistaken), engine, 3)
-except UserError as error:
-    assert "the recipe is wrong" in str(error)
-else:
-    raise AssertionError("a UserError of a task was swallowed")
-"""
-
-
-def test_ray_makes_the_same_bytes_and_a_killed_worker_is_tried_again(tmp_path, alone):
-    pytest.importorskip("ray")
-    ran = subprocess.run(  # in a process of its own: Ray leaves processes and warnings behind
-        [sys.executable, "-c", RAY, str(tmp_path)], cwd=Path(__file__).parent, capture_output=True, text=True
-    )
-    assert ran.returncode == 0, ran.stderr[-3000:]
-    assert made(tmp_path) == alone
-
-
 def test_what_fails_three_times_is_set_aside_with_its_reason(tmp_path):
-    engine = Pool(2, 60.0)
-    done, failed = run_tasks(tasks(tmp_path, hopeless), engine, 3)
+    engine = Pool(1, 600.0)
+    done, failed = run_tasks(tasks(tmp_path, hopeless, range(1, 5)), engine, 3)
     engine.close()
-    assert [one.facts["number"] for one in done] == [1, 4, 5, 6]
+    assert [one.facts["number"] for one in done] == [1, 4]
     reasons = [(one.task.shard, one.task.attempt, one.reason) for one in failed]
     assert reasons == [("00002", 3, "its worker crashed"), ("00003", 3, "ZeroDivisionError: said by the task")]
 
 
 def test_a_mistake_of_the_users_ends_the_run(tmp_path):
     with pytest.raises(UserError, match="the recipe is wrong"):
-        run_tasks(tasks(tmp_path, mistaken), Pool(0, 60.0), 3)
+        run_tasks(tasks(tmp_path, mistaken), Pool(0, 600.0), 3)
 
 
 def test_what_is_done_is_not_done_again_unless_something_it_depends_on_changed(tmp_path):
-    run_tasks(tasks(tmp_path, write_number), Pool(0, 60.0), 3)
+    run_tasks(tasks(tmp_path, write_number), Pool(0, 600.0), 3)
     before = made(tmp_path)
-    run_tasks(tasks(tmp_path, write_number), Pool(0, 60.0), 3)
+    run_tasks(tasks(tmp_path, write_number), Pool(0, 600.0), 3)
     assert log(tmp_path) == list("123456")
     (tmp_path / "count" / "part-00002.txt").unlink()  # an output is gone
     os.truncate(tmp_path / "count" / "part-00003.txt", 3)  # or not whole
     (tmp_path / "count" / "part-00004.done.json").write_text("{torn")
-    run_tasks(tasks(tmp_path, write_number), Pool(0, 60.0), 3)
+    run_tasks(tasks(tmp_path, write_number), Pool(0, 600.0), 3)
     assert log(tmp_path) == sorted("123456" + "234")
     assert made(tmp_path) == before
-    run_tasks(tasks(tmp_path, write_number, config="b"), Pool(0, 60.0), 3)
+    run_tasks(tasks(tmp_path, write_number, config="b"), Pool(0, 600.0), 3)
     assert log(tmp_path) == sorted("123456" * 2 + "234")
 
 

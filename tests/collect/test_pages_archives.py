@@ -55,7 +55,7 @@ RECORDS = (
     response("http://example.com/b.jpg", JPEG[:-1], "application/octet-stream"),
     response("http://example.com/c.jpg", JPEG, "image/jpeg", warc_fields="WARC-Truncated: length\r\n"),
     response("<http://example.com/sp ace>", HTML, "text/html; charset=utf-8"),
-    response("file:///home/me", HTML),
+    response("file:///srv/page.html", HTML),
 )
 EXPECTED = {
     "Page": 2,
@@ -94,6 +94,24 @@ def test_pages_and_images_of_an_arc(tmp_path, packed):
     assert isinstance(page, Page) and page.html == HTML and page.url == "http://example.com/a%20b"
     assert isinstance(image, ArchivedImage) and read_archived(path, image.offset, 10**6) == JPEG * 30
     assert isinstance(last, Page) and last.html == HTML
+
+
+@pytest.mark.parametrize(
+    ("header", "reason"),
+    [
+        ("X-Robots-Tag: noai", "opted out: X-Robots-Tag noai"),
+        ("x-robots-tag: examplebot: noimageai", "opted out: X-Robots-Tag noimageai"),
+        ("X-Robots-Tag: otherbot: noai", "ArchivedImage"),
+        ("TDM-Reservation: 1", "opted out: header tdm-reservation"),
+        ("TDM-Reservation: 0", "ArchivedImage"),
+        ("Content-Usage: train-ai=n", "opted out: header Content-Usage"),
+    ],
+)
+@pytest.mark.parametrize("content_type", ["image/jpeg", "application/octet-stream"])
+def test_an_archived_image_whose_answer_opts_out_is_dropped(tmp_path, header, reason, content_type):
+    record = response("http://example.com/a.jpg", JPEG, content_type, fields=f"{header}\r\n")
+    path = written(tmp_path / "x.warc", [RECORDS[0], record], packed=True)
+    assert kinds(read_archive(path, ("examplebot",))) == {"Page": 1, reason: 1}
 
 
 def test_images_inside_one_compressed_stream_are_left_to_the_web(tmp_path):

@@ -75,13 +75,14 @@ def test_a_second_run_asks_nobody_and_does_nothing(whole, web):
     assert result.funnel == first.funnel and not requests
 
 
-def test_eight_workers_make_the_same_bytes(whole, web, tmp_path):
-    run_collect(replace(web[1], num_workers=8), tmp_path / "out")
+def test_two_worker_processes_make_the_same_bytes(whole, web, tmp_path):
+    run_collect(replace(web[1], num_workers=2), tmp_path / "out")
     assert shard_bytes(tmp_path / "out") == shard_bytes(whole[0])
 
 
 def test_a_changed_rule_runs_its_stage_and_what_follows_and_fetches_nothing(web, tmp_path):
     server, recipe = web
+    recipe = replace(recipe, images=replace(recipe.images, max_side=64))  # what is kept is not the file that came
     out = tmp_path / "out"
     run_collect(recipe, out)
     before = {stage: done(out, stage) for stage in ("pages", "merge", "images", "scores", "aggregate")}

@@ -1,18 +1,15 @@
-import json
-import multiprocessing
-import random
-import time
 from collections import Counter
 from dataclasses import replace
 
 import pytest
+from killed import committed, killed_before
 from PIL import Image
 from small_web import GOOD, LengthScorer, asked, shard_bytes, small_web, text
 
-from crossgrain.collect import journal
-from crossgrain.collect.pipeline import retry, run_collect
+from crossgrain.collect.pipeline import _alone, retry, run_collect
 from crossgrain.collect.stages.images import CRASHED, _name
 from crossgrain.collect.takedown import remove
+from crossgrain.config import UserError
 from crossgrain.data.shards import Shards
 
 
@@ -29,39 +26,57 @@ def whole(web, tmp_path_factory):
     return out, result
 
 
-def committed(out):
-    """Names of the addresses whose outcome is on disk."""
-    found = set()
-    for file in (out / "work" / "images").glob("*.journal.jsonl"):
-        lines = file.read_bytes().split(b"\n")[1:-1]
-        found |= {json.loads(line)["name"] for line in lines}
-    return found
+def names_of(server, paths):
+    return {_name(server.url(path)) for path in paths if path.endswith(".jpg")}
 
 
-def test_killed_at_random_points_it_goes_on_to_the_same_bytes_and_asks_nobody_twice(web, whole, tmp_path, monkeypatch):
+def test_killed_at_many_points_it_goes_on_to_the_same_bytes_and_asks_nobody_twice(web, whole, tmp_path):
     server, recipe = web
     out = tmp_path / "out"
-    monkeypatch.setattr(journal, "_EVERY", 2)  # forked processes have it too
-    start = time.monotonic()
-    run_collect(recipe, tmp_path / "timed")
-    seconds = time.monotonic() - start
-    dice, repeated, killed = random.Random(0), [], 0
-    for _ in range(20):
-        before, on_disk = Counter(server.asked), committed(out)
-        finished = set((out / "work" / "images").glob("part-*.done.json"))
-        process = multiprocessing.get_context("fork").Process(target=run_collect, args=(recipe, out))
-        process.start()
-        process.join(dice.uniform(0.01, 0.25) * seconds)
-        killed += process.exitcode is None
-        process.kill()
-        process.join()
-        again = {_name(server.url(path)) for path in server.asked - before if path.endswith(".jpg")}
-        repeated += sorted(again & on_disk)
-        assert finished <= set((out / "work" / "images").glob("part-*.done.json"))
-    run_collect(recipe, out)
+    for step in (2, 7, 16, 34, 5, 19, 12, 27, 3, 21, 40):  # of those that the run before left to be done
+        before, safe = Counter(server.asked), committed(out)
+        finished = set((out / "work").glob("*/part-*.done.json"))
+        assert killed_before(step, recipe, out), "it ended before its time: give it less"
+        assert not names_of(server, server.asked - before) & safe
+        assert finished <= set((out / "work").glob("*/part-*.done.json"))
+    assert len(committed(out)) > 8  # so that there was something to be asked for twice
+    safe = committed(out)
+    _, requests = asked(server, run_collect, recipe, out)
+    assert not names_of(server, requests) & safe
     assert shard_bytes(out) == shard_bytes(whole[0])
-    assert not repeated and killed >= 3
     assert not [file for file in out.rglob("*") if ".tmp-" in file.name or ".journal." in file.name]
+
+
+def test_killed_while_another_rule_is_worked_in_it_asks_nobody_at_all(web, tmp_path):
+    server, recipe = web
+    recipe = replace(recipe, images=replace(recipe.images, max_side=64))  # what is kept is not the file that came
+    out, stricter = tmp_path / "out", replace(recipe, sentences=replace(recipe.sentences, max_words=14))
+    run_collect(recipe, out)
+    before = Counter(server.asked)
+    for step in (14, 20, 9, 25):
+        assert killed_before(step, stricter, out), "it ended before its time: give it less"
+    run_collect(stricter, out)
+    assert not names_of(server, server.asked - before)
+    run_collect(stricter, tmp_path / "fresh")
+    assert shard_bytes(out) == shard_bytes(tmp_path / "fresh")
+
+
+def test_two_runs_in_one_folder_are_kept_apart(web, tmp_path):
+    _, recipe = web
+    with _alone(tmp_path / "work"), pytest.raises(UserError, match="another run is at work in"):
+        run_collect(recipe, tmp_path)
+    assert not (tmp_path / "recipe.yaml").exists()
+    assert run_collect(recipe, tmp_path).num_pairs == GOOD
+
+
+def test_a_run_that_keeps_nothing_says_where_all_went(web, tmp_path):
+    _, recipe = web
+    result = run_collect(replace(recipe, fetch_missing=False), tmp_path / "out")
+    told = "nothing was kept: of 30 images none passed the stage images: 30 x in no archive"
+    assert result.num_pairs == 0 and result.lines()[-1] == told
+    with pytest.raises(UserError, match="is empty"):
+        Shards(tmp_path / "out" / "shards")
+    assert run_collect(recipe, tmp_path / "out").nothing == ""
 
 
 def test_retry_asks_only_for_what_failed_for_the_moment(web, tmp_path):

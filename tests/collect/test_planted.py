@@ -79,6 +79,11 @@ def test_everything_else_counts_against_precision_under_its_kind(tmp_path):
     assert "recall 0.0%" in lines and "mismatched caption" in lines and json.dumps(result.to_json())
 
 
+def test_nothing_kept_is_nothing_found(tmp_path):
+    result = judged(tmp_path)
+    assert (result.recall, result.precision, result.num_kept, kept(result)) == (0.0, 0.0, 0, {})
+
+
 def test_a_text_is_true_if_captions_make_up_all_of_it():
     a = CAPTIONS["a"]
     assert is_true("A RED star, by the sea!", a) and is_true(" ".join(reversed(a)), a)

@@ -13,6 +13,7 @@ from rich.console import Console
 from crossgrain.bench.measure import RESULT, STOPPED, measure_variant
 from crossgrain.bench.plan import Plan, Planned
 from crossgrain.config import UserError, dump_config, read_yaml
+from crossgrain.data.manifest import read_manifest
 from crossgrain.data.shards import Shards
 from crossgrain.documents.writing import write_whole
 from crossgrain.quickstart import check_same_scenes, draw, find_regions, say, teach_cnn
@@ -65,8 +66,10 @@ def size_of_detector(out: Path) -> int:
 def _make_data(plan: Plan, out: Path, console: Console) -> Path:
     """Scenes, their captions as a corpus where a variant reads one, regions and a taught CNN where one needs them."""
     data = out / "data"
-    draw(plan.scenes, data, console)
     recipes = [one.recipe for one in plan.variants if one.recipe]
+    for other in {path for recipe in recipes for path in recipe.other_data()}:  # said before anything is drawn
+        read_manifest(other)
+    draw(plan.scenes, data, console)
     sources = [source for recipe in recipes for stage in recipe.stages for source in stage.sources]
     for path in {Path(source.path).name for source in sources if source.texts == "corpus"}:
         if not (data / path).is_file():

@@ -1,22 +1,27 @@
 """What `crossgrain collect ...` means: the pipeline, and what is done to a collection afterwards."""
 
+import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from crossgrain.collect import hash_sets, takedown
-from crossgrain.collect.pipeline import CollectResult, run_collect
+from crossgrain.collect import hash_sets, planted, takedown
+from crossgrain.collect.pipeline import RECIPE, SHARDS, CollectResult, run_collect
 from crossgrain.collect.pipeline import retry as retry_transient
 from crossgrain.collect.recipe import CollectRecipe
 from crossgrain.collect.report import write_report
 from crossgrain.collect.scoring import training
+from crossgrain.collect.steps import WEB
 from crossgrain.collect.tombstones import run_folder
 from crossgrain.config import UserError, load_recipe, read_config, with_overrides
 from crossgrain.data.manifest import MANIFEST
 from crossgrain.data.shards import Shards
+from crossgrain.documents.writing import write_whole
+
+PLANTED = "planted.json"
 
 
 def load(recipe: Path, overrides: Sequence[str]) -> CollectRecipe:
@@ -25,17 +30,25 @@ def load(recipe: Path, overrides: Sequence[str]) -> CollectRecipe:
 
 
 def collect(recipe: Path, overrides: Sequence[str], out: Path, console: Console | None = None) -> CollectResult:
-    """Collect, or go on with what was begun in `out`; then write the page and the datasheet."""
-    result = run_collect(load(recipe, overrides), out, console)
-    write_report(out)
-    return result
+    """Collect, or go on with what was begun in `out`; then write the page and the datasheet.
+
+    What came of a planted web is judged, in planted.json.
+    """
+    return _told(run_collect(load(recipe, overrides), out, console))
 
 
 def retry(out: Path, console: Console | None = None) -> CollectResult:
     """Ask again for what failed for the moment; the page and the datasheet are written anew."""
-    result = retry_transient(out, console)
-    write_report(out)
-    return result
+    return _told(retry_transient(out, console))
+
+
+def _told(result: CollectResult) -> CollectResult:
+    write_report(result.out)
+    if load(result.out / RECIPE, ()).scenes_web is None:
+        return result
+    judgement = planted.judge(result.out / SHARDS, result.out / WEB)
+    write_whole(result.out / PLANTED, [json.dumps(judgement.to_json(), indent=1) + "\n"])
+    return replace(result, judgement=judgement)
 
 
 def remove(

@@ -4,17 +4,19 @@ A task that fails, or whose process dies, is tried again, up to `max_retries` at
 reason and the others go on. Only so many tasks are under way as there are workers; all results are small.
 """
 
-import logging
 import pickle
 import sys
+import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
+from crossgrain.collect.cluster import connect
 from crossgrain.collect.tasks import Done, Task, run_task
 from crossgrain.config import UserError
 from crossgrain.data.pool import Workers
+
+_LOOK_SECONDS = 10.0  # how often it is looked whether a task takes too long
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +52,7 @@ class Pool:
 
 
 class Ray:
-    """Ray tasks, on this machine or on the cluster that the environment names; two a worker are under way."""
+    """Ray tasks, on the cluster that RAY_ADDRESS names, or on this machine; as many under way as there are workers."""
 
     def __init__(self, num_workers: int, time_limit: float):
         self.num_workers = max(1, num_workers)
@@ -58,23 +60,23 @@ class Ray:
 
     def run(self, tasks: Sequence[Task]) -> Generator[Outcome]:
         """See `Pool.run`."""
-        ray = _connected(self.num_workers)
+        ray = connect(self.num_workers)
         remote = ray.remote(max_retries=0, num_cpus=1)(_attempt_elsewhere)
         todo = list(reversed(tasks))
-        under_way: dict[Any, Task] = {}
+        under_way: dict[Any, tuple[Task, float]] = {}
+        late: set[Any] = set()
         while todo or under_way:
-            while todo and len(under_way) < 2 * self.num_workers:
+            while todo and len(under_way) < self.num_workers:
                 task = todo.pop()
-                under_way[remote.remote(sys.path, pickle.dumps(task))] = task
-            ready, _ = ray.wait(list(under_way), num_returns=1)
+                under_way[remote.remote(sys.path, pickle.dumps(task))] = task, time.monotonic()
+            ready, _ = ray.wait(list(under_way), num_returns=1, timeout=min(self.time_limit, _LOOK_SECONDS))
             for reference in ready:
-                task = under_way.pop(reference)
-                try:
-                    yield pickle.loads(ray.get(reference))
-                except UserError:
-                    raise
-                except ray.exceptions.RayError as error:
-                    yield Failed(task=task, reason=f"its worker ended: {type(error).__name__}")
+                task, _ = under_way.pop(reference)
+                yield _outcome(ray, reference, task, f"took over {self.time_limit:g} s" if reference in late else "")
+            for reference, (_, since) in under_way.items():
+                if time.monotonic() - since > self.time_limit and reference not in late:
+                    late.add(reference)
+                    ray.cancel(reference, force=True)
 
     def close(self) -> None:
         """Nothing: Ray stays connected as long as this process."""
@@ -126,20 +128,19 @@ def _died(task: Task, reason: str) -> Failed:
 
 
 def _attempt_elsewhere(paths: list[str], task: bytes) -> bytes:
-    """`attempt` in a process of another machine, which finds modules where this one does."""
+    """`attempt` in a process of another machine, which finds modules where this one does; a UserError is a value."""
     sys.path.extend(path for path in paths if path not in sys.path)
-    return pickle.dumps(attempt(pickle.loads(task)))
-
-
-def _connected(num_workers: int) -> Any:
     try:
-        import ray
-    except ImportError:
-        raise UserError("engine: ray needs the extra `ray`: pip install crossgrain[ray]") from None
-    if not ray.is_initialized():
-        start = partial(ray.init, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
-        try:
-            start(address="auto")
-        except ConnectionError:
-            start(num_cpus=num_workers)
-    return ray
+        return pickle.dumps(attempt(pickle.loads(task)))
+    except UserError as error:
+        return pickle.dumps(error)
+
+
+def _outcome(ray: Any, reference: Any, task: Task, late: str) -> Outcome:
+    try:
+        found = pickle.loads(ray.get(reference))
+    except ray.exceptions.RayError as error:
+        return Failed(task=task, reason=f"its worker {late or f'ended: {type(error).__name__}'}")
+    if isinstance(found, UserError):
+        raise found
+    return found

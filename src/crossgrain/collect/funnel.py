@@ -103,3 +103,14 @@ def funnel_lines(rows: Sequence[FunnelRow], most: int = 6) -> list[str]:
         if rest := drops[shown:]:
             lines.append(f"  {sum(n for _, n in rest):,} x {len(rest)} other reasons")
     return lines
+
+
+def why_nothing(rows: Sequence[FunnelRow], most: int = 3) -> str:
+    """For an account at whose end there is nothing: where the last went, and the `most` frequent reasons there."""
+    if not any(row.num_in for row in rows):
+        return "nothing came in"
+    row = next((row for row in rows if row.num_in and not row.num_out), max(rows, key=lambda row: row.num_dropped))
+    drops = row.sorted_drops()
+    told = [f"{number:,} x {reason}" for reason, number in drops[:most]]
+    told += [f"{sum(number for _, number in drops[most:]):,} x other reasons"] if drops[most:] else []
+    return f"of {row.num_in:,} {row.unit} {row.num_out or 'none'} passed the stage {row.stage}: {', '.join(told)}"

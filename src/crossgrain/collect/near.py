@@ -127,7 +127,8 @@ def _band_pairs(
             rows = np.flatnonzero(there)
             rows, start, count = index.ranges(rows, wanted[rows], asked.labels)
             for part, at in _positions(start, count):
-                yield _compare(asked.order[rows[part]], index.order[at], left, right, distance)
+                one, other = _compare(rows[part], at, asked.values, index.values, distance)
+                yield asked.order[one], index.order[other]
 
 
 class _Band:
@@ -140,6 +141,7 @@ class _Band:
         self.order = np.argsort(self._ranks, kind="stable")
         self._ranks, self.labels = self._ranks[self.order], labels[self.order]
         self.keys = keys[self.order].astype(np.int32)
+        self.values = hashes[self.order]  # whole: what is compared with one lies together
         self._grouped = groups is not None
         counts = np.bincount(keys, minlength=1 << num_bits)
         self.present = counts > 0

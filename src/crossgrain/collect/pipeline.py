@@ -13,19 +13,23 @@ What a stage depends on is its fingerprint: its own part of the recipe, and the 
 rule runs its stage anew, and what follows only where its result differs.
 """
 
+import contextlib
+import fcntl
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from crossgrain.collect.engines import ENGINES, Failed, Outcome, run_tasks
-from crossgrain.collect.funnel import FUNNEL, FunnelRow, funnel_lines, merge_rows, write_funnel
+from crossgrain.collect.engines import ENGINES, Failed, run_tasks
+from crossgrain.collect.funnel import FUNNEL, FunnelRow, funnel_lines, merge_rows, why_nothing, write_funnel
+from crossgrain.collect.planted import Judgement
 from crossgrain.collect.recipe import CollectRecipe
 from crossgrain.collect.samples import SAMPLES, Samples, read_samples, write_samples
+from crossgrain.collect.stage_bar import StageBar
 from crossgrain.collect.stages.images import RETRY
 from crossgrain.collect.stages.shards import holds, publish, write_vocab
 from crossgrain.collect.steps import Steps
@@ -36,6 +40,7 @@ from crossgrain.data.progress import progress_bar
 
 RECIPE = "recipe.yaml"
 SHARDS = "shards"
+_LOCK = ".lock"  # in the folder of the parts
 
 
 @dataclass(kw_only=True)
@@ -47,11 +52,17 @@ class CollectResult:
     num_pairs: int = 0
     num_transient: int = 0  # images that failed for the moment
     given_up: list[dict[str, str]] = field(default_factory=list)  # stage, part, reason
+    judgement: Judgement | None = None  # of a planted web
 
     @property
     def partial(self) -> bool:
         """Whether some of the work was given up, so that its inputs are missing from what came out."""
         return bool(self.given_up)
+
+    @property
+    def nothing(self) -> str:
+        """Why there is no pair; empty where there are some."""
+        return "" if self.num_pairs else f"nothing was kept: {why_nothing(self.funnel)}"
 
     def lines(self) -> list[str]:
         """For people."""
@@ -60,21 +71,30 @@ class CollectResult:
             again = f"`crossgrain collect retry {self.out}` tries them again"
             lines.append(f"{self.num_transient:,} images failed for the moment: {again}")
         told = [f"given up: {one['stage']} {one['part']}: {one['reason']}" for one in self.given_up]
-        return [*lines, *told, *(["this run is partial: the same command tries these again"] if told else [])]
+        lines += [*told, *(["this run is partial: the same command tries these again"] if told else [])]
+        lines += [self.nothing] if self.nothing else []
+        return [*lines, "", *self.judgement.lines()] if self.judgement else lines
 
     def to_json(self) -> dict[str, Any]:
         """For programs."""
-        counts = {"pairs": self.num_pairs, "transient": self.num_transient, "partial": self.partial}
-        return {"out": str(self.out), **counts, "given_up": self.given_up, "funnel": [r.to_json() for r in self.funnel]}
+        told = {"pairs": self.num_pairs, "transient": self.num_transient, "partial": self.partial}
+        judged = {"planted": self.judgement.to_json()} if self.judgement else {}
+        funnel = [row.to_json() for row in self.funnel]
+        return {"out": str(self.out), **told, "given_up": self.given_up, "funnel": funnel, **judged}
 
 
 def run_collect(recipe: CollectRecipe, out: Path, console: Console | None = None) -> CollectResult:
     """Collect into the folder `out`, or go on with what a run there has begun; the same recipe gives the same bytes.
 
-    UserError for what the recipe names and is not there, and for a folder that holds something else.
+    UserError for what the recipe names and is not there, and for a folder that holds something else or another run.
     """
     out = Path(out)
     _make_folder(out)
+    with _alone(out / "work"):
+        return _collect(recipe, out, console)
+
+
+def _collect(recipe: CollectRecipe, out: Path, console: Console | None) -> CollectResult:
     steps = Steps(recipe, out)
     save_recipe(recipe, out / RECIPE)
     with _Runner(recipe, out / "work", console) as runner:
@@ -144,20 +164,14 @@ class _Runner:
         """What the tasks of a stage made, in their order; what was given up is missing."""
         if not tasks:
             return []
-        bar = self._progress.add_task(tasks[0].stage, total=len(tasks), rate="")
-        taken = 0
-
-        def report(outcome: Outcome) -> None:
-            nonlocal taken
-            if isinstance(outcome, Done):
-                taken += outcome.funnel[0].num_in if outcome.funnel else 0
-                seconds = self._progress.tasks[-1].elapsed or 0.0
-                unit = outcome.funnel[0].unit if outcome.funnel else ""
-                rate = f"{taken / seconds:,.0f} {unit}/s" if seconds and unit else ""
-                self._progress.update(bar, rate=rate)
-            self._progress.advance(bar)
-
-        done, failed = run_tasks(tasks, self.engine, self.max_retries, report)
+        earlier = frozenset(task.shard for task in tasks if not self._progress.disable and task.done())
+        with StageBar(self._progress, tasks[0].stage, tasks[0].folder, len(tasks), earlier) as bar:
+            done, failed = run_tasks(
+                tasks,
+                self.engine,
+                self.max_retries,
+                lambda outcome: bar.advance(outcome if isinstance(outcome, Done) else None),
+            )
         self.tasks += [one for one in tasks if one.shard in {made.shard for made in done}]
         self.done += done
         self.given_up += [self._set_aside(one) for one in failed]
@@ -175,9 +189,24 @@ def _make_folder(out: Path) -> None:
     """A new folder, or that of an earlier run."""
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file: --out names a folder")
-    if out.is_dir() and any(out.iterdir()) and not (out / RECIPE).is_file():
+    begun = (out / RECIPE).is_file() or (out / "work" / _LOCK).is_file()
+    if out.is_dir() and any(out.iterdir()) and not begun:
         raise UserError(f"{out} holds something else: choose another folder for --out")
     out.mkdir(parents=True, exist_ok=True)
+
+
+@contextlib.contextmanager
+def _alone(work: Path) -> Iterator[None]:
+    """Keep other runs out of the same folder; the operating system lets go when the process ends, however it does."""
+    work.mkdir(parents=True, exist_ok=True)
+    with (work / _LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"another run is at work in {work.parent}: wait for its end, or end it") from None
+        except OSError:  # a file system that has no locks
+            pass
+        yield
 
 
 def _clear(folder: Path, shards: set[str], done: set[str]) -> None:

@@ -23,6 +23,7 @@ from crossgrain.collect.tombstones import Tombstones
 from crossgrain.config import UserError, dump_config
 from crossgrain.data.scenes.web import TEST_SET, write_web
 
+WEB = "web"  # the folder of a planted web
 _FORMAT = 1  # of what the stages leave: another number makes them all run anew
 # What of fetching decides what comes of an address; the rest decides how fast, and what fails for the moment.
 _FETCH_RULES = ("agent", "ai_tokens", "site_files", "max_image_bytes", "max_redirects", "ports")
@@ -42,7 +43,7 @@ class Steps:
         self.test_sets = {hash_sets.load(path).name: path for path in recipe.aggregate.test_sets}
         inputs = list(recipe.inputs)
         if recipe.scenes_web is not None:
-            inputs += self._draw_web(out / "web")
+            inputs += self._draw_web(out / WEB)
         self.removed = Tombstones.load(out)
         self.inputs = list_inputs(inputs, self.work, recipe.fetch)
         self.scorer = None if recipe.scorer is None else partial(build_scorer, recipe.scorer)

@@ -78,7 +78,7 @@ def complete(recipe: Path, overrides: Sequence[str]) -> Any:
 
 
 def collect(arguments: argparse.Namespace) -> int:
-    """Handle `crossgrain collect RECIPE`: 0 where everything was done, 1 where parts were given up."""
+    """Handle `crossgrain collect RECIPE`: 0 where all was done, 1 where parts were given up or nothing was kept."""
     from crossgrain.config import find_recipe
 
     path = find_recipe(arguments.recipe)
@@ -136,9 +136,9 @@ def _command() -> Any:
 
 
 def _tell(result: Any, as_json: bool, console: "Console") -> int:
-    """Say what came of it to people or to programs; the exit status, 1 where only a part was done."""
+    """Say what came of it to people or to programs; the exit status, 1 where a part was given up, or all was dropped."""
     if as_json:
         write(json.dumps(result.to_json(), indent=1, ensure_ascii=False))
     else:
         say(console, *result.lines())
-    return int(getattr(result, "partial", False))
+    return int(bool(getattr(result, "partial", False) or getattr(result, "nothing", "")))

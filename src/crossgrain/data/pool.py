@@ -5,7 +5,9 @@ one item is lost, and named.
 """
 
 import multiprocessing
+import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Generator, Iterable
 from multiprocessing.connection import Connection, wait
@@ -171,9 +173,18 @@ def _reports(workers: list[_Worker], time_limit: float) -> list[_Worker]:
     return [busy[connection] for connection in ready if isinstance(connection, Connection)] or late
 
 
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would go on with its item, beside whoever does it again."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
 def _work(connection: Connection, function: Callable[[Any], Any]) -> None:
     """The worker's loop, until its parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     connection.send(True)
     while True:
         try:

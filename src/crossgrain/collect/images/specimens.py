@@ -158,7 +158,7 @@ def _chart(rng: np.random.Generator) -> Image.Image:
                 for at, top in zip(rng.uniform(left, width, 60), rng.uniform(0, bottom, 60), strict=True):
                     pen.ellipse((at - 3, top - 3, at + 3, top + 3), fill=colour)
         pen.line((left, 0, left, bottom, width, bottom), fill=ink, width=2)
-    _write(pen, rng, (0.3 * width, 4), _words(rng, 3), 18, ink)
+    _write(pen, rng, (0.3 * width, 4.0), _words(rng, 3), 18, ink)
     return image
 
 

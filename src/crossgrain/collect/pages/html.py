@@ -2,13 +2,13 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from selectolax.lexbor import LexborHTMLParser, LexborNode, SelectolaxError
 
 from crossgrain.collect.candidates import Candidate, Page, PageText, TextKind
-from crossgrain.collect.opt_outs import page_opt_out
+from crossgrain.collect.opt_outs import AI_TOKENS, page_opt_out
 from crossgrain.collect.pages.charset import as_utf8
 from crossgrain.collect.pages.licences import Licences
 from crossgrain.collect.pages.placement import Ancestry, names_of, placement
@@ -20,6 +20,7 @@ from crossgrain.config import Count, configclass
 
 _WITHOUT_EVENTS = 1  # lexbor's option: nothing here listens to changes of the tree
 _LOOKED_AT = 'img, amp-img, meta, base, [rel~="license"], a[href*="creativecommons.org/"]'
+_MAX_NAME_SIZE = 16  # characters of a match of the following and what stands behind it
 _NAME_SIZE = re.compile(r"[-_](?:\d{2,4}x\d{2,4}|scaled)(?=\.[a-z]{3,4}$)", re.IGNORECASE)
 
 
@@ -50,8 +51,11 @@ class Findings:
     num_recovered: int = 0
 
 
-def find_candidates(page: Page, config: PageConfig) -> Findings:
-    """The image candidates of a page. Nothing in a page raises: what cannot be used is counted."""
+def find_candidates(page: Page, config: PageConfig, tokens: Collection[str] = AI_TOKENS) -> Findings:
+    """The image candidates of a page. Nothing in a page raises: what cannot be used is counted.
+
+    `tokens`: lower-case agents whose prohibitions on the page hold for us.
+    """
     html, linked_data = prune(as_utf8(page.html, page.headers.get("content-type", "")))
     if not html:
         return Findings()
@@ -61,7 +65,7 @@ def find_candidates(page: Page, config: PageConfig) -> Findings:
         tree = LexborHTMLParser(html, options=_WITHOUT_EVENTS)
     except (SelectolaxError, ValueError, RuntimeError):
         return _unread(html, "page unreadable")
-    return _PageReader(page, config, tree, linked_data).findings()
+    return _PageReader(page, config, tree, linked_data).findings(tokens)
 
 
 def _unread(html: bytes, reason: str) -> Findings:
@@ -107,8 +111,8 @@ class _PageReader:
         self.language = self._language(tree.root)
         self.ancestry = Ancestry()
 
-    def findings(self) -> Findings:
-        opted_out = page_opt_out(self.metas, self.page.headers)
+    def findings(self, tokens: Collection[str]) -> Findings:
+        opted_out = page_opt_out(self.metas, self.page.headers, tokens)
         reason = opted_out or self._wrong_language()
         if reason:
             self.dropped[reason] += len(self.images)
@@ -148,7 +152,7 @@ class _PageReader:
             above = node.parent
             picture = []
             if above is not None and above.tag == "picture":
-                picture = [source.attributes for source in above.css("source")]
+                picture = [source.attributes for source in above.iter() if source.tag == "source"]
             source = image_source(attributes, picture, self.config.preferred_width)
             if source is None:
                 src = (attributes.get("src") or "").strip()
@@ -194,7 +198,7 @@ class _PageReader:
                 position=image.number / last,
                 surroundings=above,
                 link_density=finder.link_density(image.node, above.link),
-                described=any(text.kind == "figcaption" or text.text.count(" ") >= 2 for text in texts[:2]),
+                described=_describes(texts[0]) or (len(texts) > 1 and _describes(texts[1])),
                 chosen_by_page=bool(subjects) and _stem(image.url) in subjects,
                 num_alike=alike[image.size],
                 names=names_of(image.attributes, image.url),
@@ -214,9 +218,14 @@ class _PageReader:
         return list(kept.values())
 
 
+def _describes(text: PageText) -> bool:
+    return text.kind == "figcaption" or text.text.count(" ") >= 2
+
+
 def _stem(url: str) -> str:
     """The address without query and the size in its name: a page and its `og:image` often differ in those."""
-    return _NAME_SIZE.sub("", url.partition("?")[0])
+    path = url.partition("?")[0]
+    return path[:-_MAX_NAME_SIZE] + _NAME_SIZE.sub("", path[-_MAX_NAME_SIZE:])
 
 
 def _joined(first: Candidate, texts: Sequence[PageText]) -> Candidate:

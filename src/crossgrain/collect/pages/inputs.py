@@ -117,19 +117,20 @@ def list_inputs(inputs: Sequence[Input], work: Path, fetch: FetchConfig | None =
 
 def read_pages(shard: InputShard, fetch: FetchConfig | None = None) -> Iterator[Found]:
     """Everything in a shard: pages, images of an archive, candidates of a list of pairs; what is broken is counted."""
+    fetch = fetch or FetchConfig()
     if shard.url:
         try:
-            fetch_file(shard.url, Path(shard.path), fetch or FetchConfig())
+            fetch_file(shard.url, Path(shard.path), fetch)
         except FetchError as error:
             yield Dropped(reason=f"input: {error.reason}", where=shard.url, detail=str(error)[:200])
             return
     path = Path(shard.path)
     if shard.kind == "warc":
-        yield from read_archive(path)
+        yield from read_archive(path, fetch.tokens())
     elif shard.kind == "html":
         yield from read_files(path, shard.begin, shard.end, shard.base_url)
     elif shard.kind == "urls":
-        yield from read_urls(path, shard.url_column, shard.begin, shard.end, fetch or FetchConfig())
+        yield from read_urls(path, shard.url_column, shard.begin, shard.end, fetch)
     else:
         yield from read_pairs(path, shard.url_column, shard.text_column, shard.begin, shard.end)
 

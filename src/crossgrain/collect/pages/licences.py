@@ -19,7 +19,8 @@ class Licences:
 
     def __init__(self, linked_data: bytes):
         self._links: list[tuple[str, LexborNode]] = []
-        self._linked = {m.decode("utf-8", "replace").replace("\\/", "/") for m in _LINKED.findall(linked_data)}
+        found = _LINKED.findall(linked_data) if b'"license"' in linked_data else []
+        self._linked = {match.decode("utf-8", "replace").replace("\\/", "/") for match in found}
         self._nearby: dict[int, str] = {}
         self._whole = ""
 

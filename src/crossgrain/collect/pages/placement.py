@@ -1,7 +1,6 @@
 """How an image stands on its page: whether it is the subject or the furniture, by elements, sizes and links alone."""
 
 import math
-import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -58,7 +57,8 @@ _FURNITURE_NAMES = frozenset(
         *("widget", "pinit", "spinner"),
     )
 )
-_WORD = re.compile(r"[a-z]+")
+_FURNITURE_WORDS = frozenset(name.encode() for name in _FURNITURE_NAMES)
+_LETTERS_ALONE = bytes(code if ord("a") <= code <= ord("z") else 32 for code in range(256))
 MAX_DEPTH = 512  # elements; what stands deeper is not looked at further up
 
 
@@ -76,39 +76,44 @@ class Ancestry:
     """The surroundings of elements of one page; each element above an image is looked at once."""
 
     def __init__(self) -> None:
-        self._known: dict[int, Surroundings] = {}
+        self._known: dict[int, _Above] = {}
 
     def above(self, node: LexborNode) -> Surroundings:
         """What stands above `node`."""
         chain: list[LexborNode] = []
-        known = Surroundings()
+        depth, sections = 0, _NOWHERE
         at = node.parent
         while at is not None and len(chain) < MAX_DEPTH:
             found = self._known.get(at.mem_id)
             if found is not None:
-                known = found
+                depth, sections = found
                 break
             chain.append(at)
             at = at.parent
-        for element in reversed(chain):
-            known = _within(element, known)
-            self._known[element.mem_id] = known
-        return known
+        while chain:
+            element = chain.pop()
+            depth += 1
+            if element.tag in _KINDS:
+                sections = _within(element, sections)
+            self._known[element.mem_id] = depth, sections
+        return Surroundings(depth, *sections)
 
 
 _KINDS = frozenset(("a", *_SUBJECT, *_FURNITURE))
+_Sections = tuple[LexborNode | None, LexborNode | None, bool, bool]  # the fields of Surroundings but the depth
+_Above = tuple[int, _Sections]
+_NOWHERE: _Sections = (None, None, False, False)
 
 
-def _within(element: LexborNode, above: Surroundings) -> Surroundings:
+def _within(element: LexborNode, above: _Sections) -> _Sections:
     tag = element.tag
-    depth, link, figure, subject, furniture = above
-    if tag in _KINDS:
-        link = element if tag == "a" else link
-        figure = element if tag == "figure" else figure
-        subject = subject or tag in _SUBJECT
-        # The head of an article is part of it; that of the page is furniture.
-        furniture = furniture or (tag in _FURNITURE and not (subject and tag == "header"))
-    return Surroundings(depth + 1, link, figure, subject, furniture)
+    link, figure, subject, furniture = above
+    link = element if tag == "a" else link
+    figure = element if tag == "figure" else figure
+    subject = subject or tag in _SUBJECT
+    # The head of an article is part of it; that of the page is furniture.
+    furniture = furniture or (tag in _FURNITURE and not (subject and tag == "header"))
+    return link, figure, subject, furniture
 
 
 def placement(
@@ -129,13 +134,14 @@ def placement(
     what the paper calls dominant images ("HTML tags and DOM-tree features") without saying how it weighs them.
     """
     score = 0.6 - 0.4 * position - 0.8 * link_density + 0.5 * described + 2.5 * chosen_by_page
+    words = names.encode("ascii", "replace").translate(_LETTERS_ALONE).split()
     sides = [side for side in size if side]
     if sides:
         score += max(-3.0, min(1.5, 1.5 * math.log2(min(sides) / 250)))
         if len(sides) == 2 and max(sides) > 3.5 * min(sides):  # bars and banners
             score -= 1.5
     score += 0.8 * surroundings.subject - 1.2 * surroundings.furniture - 0.3 * (surroundings.link is not None)
-    score -= 2.0 * (not _FURNITURE_NAMES.isdisjoint(_WORD.findall(names))) + 0.4 * (num_alike > 8)
+    score -= 2.0 * (not _FURNITURE_WORDS.isdisjoint(words)) + 0.4 * (num_alike > 8)
     return Placement(
         declared_width=size[0],
         declared_height=size[1],

@@ -60,13 +60,13 @@ def prune(html: bytes) -> tuple[bytes, bytes]:
 def _tags(html: bytes) -> tuple[np.ndarray, np.ndarray]:
     """(places, meanings) of the tags that matter, in their order."""
     letters = np.frombuffer(html, dtype=np.uint8)
-    places = np.flatnonzero(letters[:-3] == ord("<"))
+    places = (letters[:-3] == ord("<")).nonzero()[0]
     first = (letters[places + 1] | np.uint8(32)).astype(np.uint16)
     meanings = _FIRST_TWO[(first << 8) | (letters[places + 2] | np.uint8(32))]
-    known = np.flatnonzero(meanings)
+    known = meanings.nonzero()[0]
     places, meanings = places[known], meanings[known]
     meanings = meanings & _THIRD[letters[places + 3] | np.uint8(32)]
-    known = np.flatnonzero(meanings)
+    known = meanings.nonzero()[0]
     return places[known], meanings[known]
 
 
@@ -78,9 +78,10 @@ def _is_tag(html: bytes, place: int, name: bytes) -> bool:
 def nested_too_deeply(html: bytes) -> bool:
     """Whether more elements than any page needs are open at one place; those that need no end count as open."""
     letters = np.frombuffer(html, dtype=np.uint8)
-    places = np.flatnonzero(letters[:-1] == ord("<"))
-    if len(places) <= _MAX_DEPTH:
+    begins = letters[:-1] == ord("<")
+    if np.count_nonzero(begins) <= _MAX_DEPTH:
         return False
+    places = begins.nonzero()[0]
     following = letters[places + 1]
     steps = np.where(following == ord("/"), -1, (following | np.uint8(32)) - np.uint8(ord("a")) < 26)
     depths = np.cumsum(steps)

@@ -29,6 +29,7 @@ _LAZY = (  # what lazy loaders and galleries call the true address, the most use
     "lazyload",
 )
 _SRCSET_NAMES, _LAZY_NAMES = frozenset(_SRCSETS), frozenset(_LAZY)
+_OTHER_NAMES = _SRCSET_NAMES | _LAZY_NAMES
 _CANDIDATE = re.compile(r"[\s,]*(\S*[^\s,])(?:\s+(\d+(?:\.\d+)?)([wx])[^,]*)?(?:,|\s|$)")
 _MAX_SRCSET = 2**14  # characters
 _IMAGE_NAME = re.compile(r"[^\s{}<>]+\.(?:jpe?g|png|webp)(?:[?#][^\s{}]*)?", re.IGNORECASE)
@@ -62,6 +63,8 @@ def image_source(attributes: Attributes, picture: Sequence[Attributes], preferre
     """
     plain = (attributes.get("src") or "").strip()
     usable = bool(plain) and not _is_inline(plain) and not _is_placeholder(plain)
+    if usable and not picture and _OTHER_NAMES.isdisjoint(attributes):
+        return ImageSource(plain)
     sets = []
     if not _SRCSET_NAMES.isdisjoint(attributes):
         sets = [text for name in _SRCSETS if (text := attributes.get(name))]
@@ -101,14 +104,12 @@ def _best_size(sets: Sequence[str], attributes: Attributes, preferred_width: int
     for text in sets:
         for match in _CANDIDATE.finditer(text[:_MAX_SRCSET]):
             reference, number, unit = match.groups()
-            if _is_inline(reference) or _is_placeholder(reference):
-                continue
             width = float(number or 1) if unit == "w" else float(number or 1) * shown
             enough = width >= preferred_width
             # "2x" of an unknown size is better than "1x" of it; of two equal ones the first stands for the older format
             size = width or float(number or 1) / 100
             rank = (enough, -size if enough else size)
-            if best is None or rank > best[0]:
+            if (best is None or rank > best[0]) and not _is_inline(reference) and not _is_placeholder(reference):
                 best = rank, reference, int(width) if unit == "w" or unit == "x" else 0
     return (best[1], best[2]) if best else None
 

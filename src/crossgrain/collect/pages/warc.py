@@ -1,10 +1,11 @@
 """Web archives as pages and images: which records are one of the two, and why the others are not."""
 
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from crossgrain.collect.candidates import ArchivedImage, Page
+from crossgrain.collect.opt_outs import AI_TOKENS, response_opt_out
 from crossgrain.collect.pages.arc import arc_records, is_arc_line
 from crossgrain.collect.pages.bodies import BodyError, decoded_body
 from crossgrain.collect.pages.records import GZIP, ArchiveRecord, is_parser_error, warc_records
@@ -24,8 +25,11 @@ _SIGNATURES = (
 _TAGS = (b"<!doctype html", b"<html", b"<head", b"<body")
 
 
-def read_archive(path: Path) -> Iterator[Page | ArchivedImage | Dropped]:
-    """Pages and images of a WARC or ARC, in their order; every other response with the reason why it is none."""
+def read_archive(path: Path, tokens: Collection[str] = AI_TOKENS) -> Iterator[Page | ArchivedImage | Dropped]:
+    """Pages and images of a WARC or ARC, in their order; every other response with the reason why it is none.
+
+    `tokens`: lower-case agents whose prohibitions in the headers of an image hold for us.
+    """
     with path.open("rb") as file:
         compressed = file.read(len(GZIP)) == GZIP
         last = -1
@@ -35,7 +39,7 @@ def read_archive(path: Path) -> Iterator[Page | ArchivedImage | Dropped]:
             if isinstance(record, Dropped):
                 yield record
                 continue
-            found = _page_or_image(record, f"{path.name}@{record.offset}")
+            found = _page_or_image(record, f"{path.name}@{record.offset}", tokens)
             if isinstance(found, ArchivedImage) and compressed:
                 file.seek(record.offset)
                 if record.offset == last or file.read(len(GZIP)) != GZIP:
@@ -101,7 +105,7 @@ def _is_whole(raw: bytes, headers: Mapping[str, str]) -> bool:
     return announced.isdigit() and int(announced) <= len(raw)
 
 
-def _page_or_image(record: ArchiveRecord, where: str) -> Page | ArchivedImage | Dropped:
+def _page_or_image(record: ArchiveRecord, where: str, tokens: Collection[str]) -> Page | ArchivedImage | Dropped:
     url = normalise(record.url)
     if url is None:
         return Dropped(reason="address is not of the web", where=where, detail=record.url[:200])
@@ -110,9 +114,7 @@ def _page_or_image(record: ArchiveRecord, where: str) -> Page | ArchivedImage | 
         return Dropped(reason=reason, where=url, detail=str(record.status))
     declared = record.headers.get("content-type", "").partition(";")[0].strip().lower()
     if declared.startswith("image/"):
-        if record.cut_off:
-            return Dropped(reason="image cut off by the crawler", where=url)
-        return ArchivedImage(url=url, offset=record.offset, size=record.size, content_type=declared)
+        return _image(record, url, declared, tokens)
     if not declared.startswith(_PAGES) and declared not in _UNKNOWN:
         return Dropped(reason="neither page nor image", where=url, detail=declared[:100])
     try:
@@ -121,11 +123,19 @@ def _page_or_image(record: ArchiveRecord, where: str) -> Page | ArchivedImage | 
         return Dropped(reason=f"page: {error}", where=url)
     if declared in _UNKNOWN:
         found = sniffed(html)
-        if found.startswith("image/") and not record.cut_off:
-            return ArchivedImage(url=url, offset=record.offset, size=record.size, content_type=found)
+        if found.startswith("image/"):
+            return _image(record, url, found, tokens)
         if found != "text/html":
             return Dropped(reason="neither page nor image", where=url, detail=declared)
     return Page(url=url, html=html, headers=record.headers, source=where)
+
+
+def _image(record: ArchiveRecord, url: str, content_type: str, tokens: Collection[str]) -> ArchivedImage | Dropped:
+    if record.cut_off:
+        return Dropped(reason="image cut off by the crawler", where=url)
+    if refusal := response_opt_out(record.headers, tokens):
+        return Dropped(reason=refusal, where=url)
+    return ArchivedImage(url=url, offset=record.offset, size=record.size, content_type=content_type)
 
 
 def sniffed(data: bytes) -> str:

@@ -130,11 +130,11 @@ _SLUG = re.compile(
 def is_file_name(text: str) -> bool:
     """A name of a file, a camera's number, a slug or a hash, and nothing else."""
     text = text.strip(" \"'“”()[]")
-    if text.lower().endswith(_EXTENSIONS):
+    if "." in text[-5:] and text.lower().endswith(_EXTENSIONS):
         return True
     if " " not in text:
         return _SLUG.fullmatch(text) is not None or _CAMERA.fullmatch(text) is not None
-    return len(text) < 60 and any(map(str.isdigit, text)) and _CAMERA.fullmatch(text) is not None
+    return len(text) < 60 and _CAMERA.fullmatch(text) is not None
 
 
 def is_boilerplate(text: str) -> bool:

@@ -67,8 +67,7 @@ class Cleaner:
         dropped: Counter[str] = Counter()
         said: set[str] = set()
         for text in texts:
-            others = [other.text for other in texts if other.kind != "near"] if text.kind == "near" else []
-            result = self._clean(text, page_language, others)
+            result = self._clean(text, page_language, texts)
             if isinstance(result, str):
                 dropped[result] += 1
             elif (folded := result.text.casefold()) in said:
@@ -79,14 +78,15 @@ class Cleaner:
         assert len(texts) == len(kept) + dropped.total()
         return kept, dropped
 
-    def _clean(self, text: PageText, page_language: str, others: Sequence[str]) -> CleanText | str:
-        """The clean text, or the reason why there is none."""
+    def _clean(self, text: PageText, page_language: str, texts: Sequence[PageText]) -> CleanText | str:
+        """The clean text, one of the image's `texts`, or the reason why there is none."""
         if len(text.text) > _MAX_CHARS and text.kind != "near":
             return "too long"
         repaired = repair(text.text[:_MAX_CHARS])
         if not repaired:
             return BLANK
         if text.kind == "near":
+            others = [other.text for other in texts if other.kind != "near"]
             return self._picked(repaired, page_language, others)
         result = self._verdict(repaired, False, page_language)
         return result if isinstance(result, str) else CleanText(text.kind, *result)

@@ -60,9 +60,13 @@ _CREDIT = re.compile(  # "Photo: Ann Example", "Credit...Ann Example"
     r"\s*(?::|\.\.\.|…)[^.!?]{0,80}[.)\]]?$",
     re.IGNORECASE,
 )
+_MAX_CREDIT = 200  # characters, more than any match of it has: no need to look before them
 _COPYRIGHT_SIGN = re.compile(r"(?:©|\(c\) ?\d{4}).*$", re.IGNORECASE)
 # Every match of _HEAD holds one of these words, or a sign, or is a counter ("3 of 7").
 _HEAD_WORDS = word_set("stock royalty royalty-free premium thumbnail click tap press hover enlarge zoom")
+# Signs by which nothing is cut, but where they stand as in _ODD.
+_PLAIN = re.compile(r"[A-Za-z0-9\"“‘'’”.,;!?$&%/+@~ -]*")
+_ODD = re.compile(r"\.[A-Za-z0-9.]| [ .,!?;-]")
 _COUNTER = re.compile(r"(?:[a-z]+ )?#?\d{1,3} ?(?:of|/) ?\d", re.IGNORECASE)
 
 _TOP_DOMAINS = (
@@ -96,12 +100,27 @@ def cut(text: str) -> str:
 
     A text that is the name of a file as a whole stays as it is, to be counted as one.
     """
+    if _is_plain(text):
+        return text
     while not is_file_name(text):
         shorter = _cut_once(text)
         if shorter == text:
             break
         text = shorter
     return text
+
+
+def _is_plain(text: str) -> bool:
+    """Whether it is told at a glance, as of most texts, that nothing can be cut off."""
+    if not _PLAIN.fullmatch(text) or _ODD.search(text) or text[:1] in _EDGES or text[-1:] in _EDGES:
+        return False
+    words = words_of(text)
+    return (
+        _HEAD_WORDS.isdisjoint(words)
+        and _END_WORDS.isdisjoint(words)
+        and "aption" not in text
+        and not (("of" in text or "/" in text) and _COUNTER.match(text))
+    )
 
 
 def _cut_once(text: str) -> str:
@@ -111,7 +130,7 @@ def _cut_once(text: str) -> str:
     if not _HEAD_WORDS.isdisjoint(words) or "aption" in text or ":" in text or "=" in text or _COUNTER.match(text):
         text = text[match.end() :] if (match := _HEAD.match(text)) else text
     if ":" in text or "..." in text or "…" in text:
-        text = _CREDIT.sub("", text)
+        text = text[: match.start()] if (match := _CREDIT.search(text, max(0, len(text) - _MAX_CREDIT))) else text
     if not _END_WORDS.isdisjoint(words):
         for trigger, end in _ENDS:
             text = text if trigger.isdisjoint(words) else end.sub("", text)
@@ -130,7 +149,7 @@ def _without_addresses(text: str) -> str:
     """Words that are addresses or names of files are left out, with a "see" or "via" before them."""
     kept: list[str] = []
     for token in text.split():
-        rest = _FILE.sub("", _URL.sub("", token)) if "." in token else token
+        rest = _FILE.sub("", _URL.sub("", token)) if "." in token[:-1] else token
         if rest != token and kept and kept[-1].lower().rstrip(":") in _LEADING:
             kept.pop()
         if rest.strip(".,;:!?()[]\"'") or rest == token:

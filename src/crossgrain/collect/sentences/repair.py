@@ -27,6 +27,7 @@ _TAIL = "[" + re.escape("".join(_as_cp1252(byte) for byte in range(0x80, 0xC0)))
 _SEQUENCE = rf"[\u00c2-\u00df]{_TAIL}|[\u00e0-\u00ef]{_TAIL}{{2}}|[\u00f0-\u00f4]{_TAIL}{{3}}"
 _ALL_SEQUENCES = re.compile(rf"(?:[\x00-\x7f]|{_SEQUENCE})+")
 _ANY_SEQUENCE = re.compile(_SEQUENCE)
+_LEAD = re.compile("[\u00c2-\u00f4]")  # every sequence begins with one, and `re` is quick at looking for one sign
 # What is mojibake wherever it stands: Latin-1 letters and typographic marks. A closing quotation mark after a capital
 # (the end of a Portuguese "AMANHÃ”") is none, unless the word goes on after it.
 _PLAIN_SEQUENCE = re.compile(
@@ -34,13 +35,14 @@ _PLAIN_SEQUENCE = re.compile(
 )
 
 # Controls, soft hyphens, zero-width and direction marks, variation selectors, tags, non-characters: nothing to read.
-_INVISIBLE = re.compile(
-    r"[\x00-\x08\x0e-\x1b\x7f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u202a-\u202e"
+_NO_SIGN = (
+    r"\x00-\x08\x0e-\x1b\x7f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u202a-\u202e"
     r"\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff\ufdd0-\ufdef\U000e0000-\U000e0fff"
-    r"\U0001fffe\U0001ffff\U0002fffe\U0002ffff]"
-    # Joiners belong to the writing of Arabic and Indic scripts, and to nothing else.
-    r"|(?<![\u0600-\u0dff])[\u200c\u200d]"
+    r"\U0001fffe\U0001ffff\U0002fffe\U0002ffff"
 )
+# Joiners belong to the writing of Arabic and Indic scripts, and to nothing else.
+_INVISIBLE = re.compile(rf"[{_NO_SIGN}]|(?<![\u0600-\u0dff])[\u200c\u200d]")
+_MAYBE_INVISIBLE = re.compile(rf"[{_NO_SIGN}\u200c\u200d]")
 _C1 = {code: _as_cp1252(code) if len(_as_cp1252(code).encode("utf-8")) > 2 else None for code in range(0x80, 0xA0)}
 _C1[0x83] = "ƒ"
 _C1 |= {0x8A: "Š", 0x8C: "Œ", 0x8E: "Ž", 0x98: "˜", 0x9A: "š", 0x9C: "œ", 0x9E: "ž", 0x9F: "Ÿ", 0x88: "ˆ", 0x85: "…"}
@@ -53,6 +55,8 @@ def repair(text: str) -> str:
 
     A lone surrogate becomes U+FFFD, which stays: what it stood for is lost (a rule counts such texts).
     """
+    if text.isascii() and text.isprintable() and "&" not in text and "<" not in text:
+        return " ".join(text.split())
     while True:
         repaired = _repair_once(text)
         if repaired == text:
@@ -72,7 +76,8 @@ def _repair_once(text: str) -> str:
         text = _without_mojibake(text)
         if _HAS_C1.search(text):
             text = text.translate(_C1)
-        text = unicodedata.normalize("NFC", _INVISIBLE.sub("", text))
+        text = _INVISIBLE.sub("", text) if _MAYBE_INVISIBLE.search(text) else text
+        text = unicodedata.normalize("NFC", text)
     return " ".join(text.split())
 
 
@@ -82,7 +87,7 @@ def _without_mojibake(text: str) -> str:
     As a whole where everything that is not ASCII is of such sequences, twice or more: then even rare letters are no
     accident. Otherwise only sequences that hardly any language writes.
     """
-    if not _ANY_SEQUENCE.search(text):
+    if not _LEAD.search(text) or not _ANY_SEQUENCE.search(text):
         return text
     if _ALL_SEQUENCES.fullmatch(text) and len(_ANY_SEQUENCE.findall(text)) > 1:
         return _ANY_SEQUENCE.sub(_decoded, text)

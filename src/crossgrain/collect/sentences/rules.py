@@ -1,6 +1,8 @@
 """Judge one text by counts and closed lists: the first rule that it breaks is its reason."""
 
 import re
+import string
+from typing import NamedTuple
 
 from crossgrain.collect.sentences.boilerplate import is_file_name
 from crossgrain.collect.sentences.language import OTHER_BY_FASTTEXT, OTHER_BY_PYCLD2
@@ -20,13 +22,15 @@ REASONS = (
 )  # fmt: skip
 
 _SIGN = re.compile(rf"[^\w\s{MARKS}]|[\d_]")
-_ASCII_SIGN = re.compile(r"[^A-Za-z\s]")
+_CAPITALS, _DIGIT_SIGNS = string.ascii_uppercase.encode(), string.digits.encode()
+_LETTERS_AND_BLANKS = string.ascii_letters.encode() + b" \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f"
 _PUNCTUATION = frozenset(".,;:!?'\"()%&/’‘“”«»…–—-。，、！？；：（）「」『』·।؟،؛¿¡")
+_ASCII_PUNCTUATION = "".join(filter(str.isascii, _PUNCTUATION)).encode()
 _RUN = re.compile(r"([^\w\s.])\1\1|\.{4}|[!?]{3}")
 _BROKEN = re.compile(r"[\ufffd\ue000-\uf8ff\U000f0000-\U0010ffff\x80-\x9f]")
-_CAPITAL = re.compile(r"[A-Z]")
 
 _MAIL = re.compile(r"\w@[\w-]+(?:\.|\s?[\[(]dot[\])]\s?)\w|[\[(]at[\])]\s?[\w-]+\s?(?:\.|[\[(]dot[\])])", re.IGNORECASE)
+_ENOUGH_DIGITS = 7
 _DIGITS = re.compile(r"(?:\d\D{0,3}){7}")  # as close as in a number
 _NUMBERS = re.compile(
     r"\+\d[\d ()./-]{7,}\d"  # +49 30 1234567
@@ -58,7 +62,8 @@ class Judge:
             return FILE_NAME
         if self._boilerplate.stand_in(text):
             return BOILERPLATE
-        if rules.personal_data and holds_personal_data(text):
+        signs = _signs_of(text)
+        if rules.personal_data and holds_personal_data(text, signs.digits):
             return "personal data"
         if self._profanity.stand_in(text):
             return "profanity"
@@ -71,24 +76,21 @@ class Judge:
             return TOO_FEW
         if num_words > rules.max_words:
             return "too many words"
-        return self._of_ratios(text)
+        return self._of_ratios(text, signs)
 
-    def _of_ratios(self, text: str) -> str:
+    def _of_ratios(self, text: str, signs: "_Signs") -> str:
         rules = self.rules
         if rules.max_repetition < 1 and self._repetition(words_of(text)) > rules.max_repetition:
             return "repeats words"
-        if rules.max_capitals < 1 and _share_of_capitals(text, rules.max_capitals) > rules.max_capitals:
+        if rules.max_capitals < 1 and _share_of_capitals(text, signs.capitals, rules) > rules.max_capitals:
             return "too many capitals"
-        signs = _signs_of(text)
-        digits = sum(map(str.isdigit, signs))
-        marks = sum(map(_PUNCTUATION.__contains__, signs))
-        if len(signs) - digits - marks > rules.max_symbols * len(text):
+        if signs.symbols > rules.max_symbols * len(text):
             return "too many symbols"
-        if marks > rules.max_punctuation * len(text):
+        if signs.marks > rules.max_punctuation * len(text):
             return "too much punctuation"
-        if rules.max_punctuation < 1 and len(signs) > 2 and _RUN.search(text):
+        if rules.max_punctuation < 1 and signs.may_run and _RUN.search(text):
             return "too much punctuation"
-        if digits > rules.max_digits * len(text):
+        if signs.digits > rules.max_digits * len(text):
             return "too many digits"
         return ""
 
@@ -108,26 +110,51 @@ class Judge:
 
     def _repetition(self, words: tuple[str, ...]) -> float:
         """How often the most frequent content word comes again, per word."""
+        if len(set(words)) == len(words):
+            return 0.0
         content = [word for word in words if word not in self._function_words]
         if len(set(content)) == len(content):
             return 0.0
         return (max(map(content.count, content)) - 1) / len(words)
 
 
-def _share_of_capitals(text: str, most: float) -> float:
-    """Upper-case letters per character of its words; 0 where they are clearly fewer than `most`."""
-    capitals = len(_CAPITAL.findall(text)) if text.isascii() else sum(map(str.isupper, text))
+class _Signs(NamedTuple):
+    """How many characters of a text are upper-case letters, digits, ordinary punctuation, and none of these nor letter
+    nor blank."""
+
+    capitals: int
+    digits: int
+    marks: int
+    symbols: int
+    may_run: bool  # whether there are enough to look for runs of one sign
+
+
+def _signs_of(text: str) -> _Signs:
+    if text.isascii():  # many times quicker
+        data = text.encode()
+        capitals = len(data) - len(data.translate(None, _CAPITALS))
+        signs = data.translate(None, _LETTERS_AND_BLANKS)
+        undigital = signs.translate(None, _DIGIT_SIGNS) if signs else signs
+        symbols = len(undigital.translate(None, _ASCII_PUNCTUATION)) if undigital else 0
+        may_run = len(undigital) > 2 and _RUN.search(undigital.decode()) is not None
+        return _Signs(capitals, len(signs) - len(undigital), len(undigital) - symbols, symbols, may_run)
+    found = _SIGN.findall(text)
+    digits = sum(map(str.isdigit, found))
+    marks = sum(map(_PUNCTUATION.__contains__, found))
+    return _Signs(sum(map(str.isupper, text)), digits, marks, len(found) - digits - marks, len(found) > 2)
+
+
+def _share_of_capitals(text: str, capitals: int, rules: Rules) -> float:
+    """Upper-case letters per character of its words; 0 where they are clearly fewer than may be."""
     words = words_of(text)
-    return 0.0 if capitals <= most * len(words) else capitals / max(sum(map(len, words)), 1)
+    return 0.0 if capitals <= rules.max_capitals * len(words) else capitals / max(sum(map(len, words)), 1)
 
 
-def _signs_of(text: str) -> list[str]:
-    """Every character of `text` that is no letter, part of a letter, or blank."""
-    return (_ASCII_SIGN if text.isascii() else _SIGN).findall(text)
+def holds_personal_data(text: str, digits: int = _ENOUGH_DIGITS) -> bool:
+    """An e-mail address, or a number of a telephone, card, account or social security, by its form.
 
-
-def holds_personal_data(text: str) -> bool:
-    """An e-mail address, or a number of a telephone, card, account or social security, by its form."""
+    `digits`: how many `text` holds, where that is known.
+    """
     if ("@" in text or "(" in text or "[" in text) and _MAIL.search(text):
         return True
-    return _DIGITS.search(text) is not None and _NUMBERS.search(text) is not None
+    return digits >= _ENOUGH_DIGITS and _DIGITS.search(text) is not None and _NUMBERS.search(text) is not None

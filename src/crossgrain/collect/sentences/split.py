@@ -14,13 +14,16 @@ MARKS = (
     "\u0e31\u0e34-\u0e3a\u0e47-\u0e4e\u0eb1\u0eb4-\u0ebc\u0ec8-\u0ecd\u102b-\u103e\u17b6-\u17d3\u200c\u200d"
 )
 _WORD = re.compile(rf"[^\W_](?:[^\W_]+|[{MARKS}]+|['’\u2010\u2011-](?=[^\W_]))*")
+# ASCII in lower case, what is no letter or digit as a blank: for texts whose words hold neither "'" nor "-".
+_SPACED = bytes(ord(chr(code).lower()) if code < 128 and chr(code).isalnum() else 32 for code in range(256))
 _ASCII_WORD = re.compile(r"[a-z0-9]+(?:['-][a-z0-9]+)*")
 _IDEOGRAPHS = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 _UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
 
-_END = re.compile(
+_END = re.compile(  # one set of signs in front is what `re` finds quickest
+    r"[.!?…。！？।؟](?:"
     r"(?<=[.!?…])[\"'”’»)\]]*\s+(?=[\"'“‘«(\[¿¡]*[^\W_a-z])"  # an end, a blank, and not a small letter
-    r"|(?<=[。！？])[」』”’）]*\s*(?=\S)|(?<=[।؟])\s+"
+    r"|(?<=[。！？])[」』”’）]*\s*(?=\S)|(?<=[।؟])\s+)"
 )
 _ABBREVIATIONS = word_set(
     "mr mrs ms dr prof st rev gen gov sen rep col capt lt sgt jr sr co corp inc ltd no vol fig pp ca vs etc e.g i.e "
@@ -32,7 +35,11 @@ _INITIALS = re.compile(r"[^\W\d_](?:\.[^\W\d_])*")  # "J", "U.S"
 @lru_cache(maxsize=64)  # every rule asks for the words of the same text, one after another
 def words_of(text: str) -> tuple[str, ...]:
     """The words of `text` in lower case; "it's" and "well-known" are one each, and so is a run of ideographs."""
-    return tuple((_ASCII_WORD if text.isascii() else _WORD).findall(text.lower()))
+    if not text.isascii():
+        return tuple(_WORD.findall(text.lower()))
+    if "'" in text or "-" in text:
+        return tuple(_ASCII_WORD.findall(text.lower()))
+    return tuple(text.encode().translate(_SPACED).decode().split())
 
 
 @lru_cache(maxsize=64)
@@ -64,7 +71,7 @@ def sentences(text: str) -> list[str]:
 
 def _is_abbreviated(text: str) -> bool:
     """Whether a text that ends like a sentence ends with an abbreviation instead."""
-    if not (last := text.split()[-1:]):
+    if not (last := text.rsplit(None, 1)[-1:]):
         return False
     word, stop, after = last[0].lstrip("([\"'“‘«").rpartition(".")
     if not stop or after.strip("\"'”’»)]"):

@@ -5,7 +5,7 @@ of every candidate, and a row for every image in the archive.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from crossgrain.collect.bucketed import Row, bucket_of, write_rows
@@ -49,7 +49,7 @@ def read_shard(
     num_buckets: int,
 ) -> None:
     """The task: read pages, find candidates, clean their texts."""
-    reading = _Reading(work, pages, sentences, num_buckets)
+    reading = _Reading(work, pages, sentences, fetch.tokens(), num_buckets)
     for found in read_pages(shard, fetch):
         reading.take(found, shard)
     reading.texts.sort(key=lambda row: (row["bucket"], row["image_url"], row["page_url"], row["candidate"]))
@@ -61,9 +61,11 @@ def read_shard(
 class _Reading:
     """The rows of one input shard, as they are found."""
 
-    def __init__(self, work: Work, pages: PageConfig, sentences: SentenceConfig, num_buckets: int):
+    def __init__(
+        self, work: Work, pages: PageConfig, sentences: SentenceConfig, tokens: Collection[str], num_buckets: int
+    ):
         self.work = work
-        self.config = pages
+        self.config, self.tokens = pages, tokens
         self.cleaner = Cleaner(sentences)
         self.num_buckets = num_buckets
         self.texts: list[Row] = []
@@ -93,7 +95,7 @@ class _Reading:
             self._page(found)
 
     def _page(self, page: Page) -> None:
-        found = find_candidates(page, self.config)
+        found = find_candidates(page, self.config, self.tokens)
         if found.opted_out:
             self.work.take(IMAGES, found.num_images)
             self.work.drop(IMAGES, found.dropped)

@@ -183,7 +183,7 @@ class _Builder:
             body = b"<!DOCTYPE html><html><body>Please log in to see this photo.</body></html>"
             content_type = dice.pick(("image/jpeg", "text/html"))
         if kind == "opted-out image: header":
-            headers = {"X-Robots-Tag": dice.pick(("noai", "noimageai", "otherbot: nofollow, noai", "noml"))}
+            headers = {"X-Robots-Tag": dice.pick(("noai", "noimageai", "ccbot: nofollow, noai", "noml"))}
         place = dice.pick(("alt", "figcaption"))
         self._show(kind, name, body, {place: text}, content_type, status, headers, place=place, scene=scene)
 
