@@ -17,7 +17,7 @@ from crossgrain.collect.recipe import Threshold
 from crossgrain.collect.scoring.training import ScorerTraining
 from crossgrain.data.shards import Shards
 
-PAGES = 40
+PAGES = 60
 UNSEEN = {"mismatched caption", "keyword list"}  # what no rule and no look at the text alone can know
 
 

@@ -136,7 +136,7 @@ def _command() -> Any:
 
 
 def _tell(result: Any, as_json: bool, console: "Console") -> int:
-    """Say what came of it to people or to programs; the exit status, 1 where a part was given up, or all was dropped."""
+    """Say what came of it, to people or programs; the exit status, 1 where a part was given up or all was dropped."""
     if as_json:
         write(json.dumps(result.to_json(), indent=1, ensure_ascii=False))
     else:
