@@ -191,9 +191,7 @@ def table_of_tasks(bench: TasksRecipe, results: Mapping[tuple[str, str, bool], M
     return Table(["", *(task.title or task.name for task in bench.tasks)], rows)
 
 
-def _cell(
-    task: TaskColumn, sighted: Mapping[str, Any] | None, blind: Sequence[Mapping[str, Any] | None]
-) -> Cell | str:
+def _cell(task: TaskColumn, sighted: Mapping[str, Any] | None, blind: Sequence[Mapping[str, Any] | None]) -> Cell | str:
     if sighted is None or sighted["status"] != "finished":
         return "failed"
     score, chance = (dig(sighted["scores"], path.split("/")) for path in (task.score, task.chance))

@@ -10,8 +10,8 @@ from torch import Tensor
 class _TakeRows(torch.autograd.Function):
     """`index_select` whose backward pass is a matrix product with the rows' places.
 
-    That of torch adds row by row, on a CPU in one thread and in the order of the rows, on a GPU in any order. Here it is
-    parallel, deterministic, and sums in float32 whatever it is given.
+    That of torch adds row by row, on a CPU in one thread, on a GPU in any order. Here it is parallel, deterministic,
+    and sums in float32 whatever it is given.
     """
 
     @staticmethod

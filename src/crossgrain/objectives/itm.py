@@ -57,8 +57,8 @@ class ITM(nn.Module):
         # Negatives of the same grain only: images for an image's text, regions for a region's. In a batch of both, a
         # short phrase beside a whole picture gives itself away. The original keeps the grains in batches of their own.
         same_grain: bool = False
-        # The share of a batch's pairs that is asked, with their negatives from all of it. Matching reads three texts for
-        # every pair, more than all other objectives together; 1 as published.
+        # The share of a batch's pairs that is asked, with negatives from all of it: matching reads three texts for
+        # every pair, as many as all other objectives together. 1 as published.
         asked: Annotated[float, Field(gt=0, le=1)] = 1.0
 
     def __init__(self, config: Config, model: VisionLanguageModel):
