@@ -84,8 +84,8 @@ def _problems_of_stage(recipe: Any, stage: Any, chosen: Mapping[str, Any]) -> It
             yield f"a corpus is text without images, which {config_owner(recipe.model).__name__} does not read"
         if "mlm" not in chosen:
             yield "a corpus is there for mlm"
-        if trusting:
-            yield f"a corpus is text without images, which {', '.join(trusting)} would compare with images"
+        if comparing := [name for name in trusting if not name.endswith("balanced")]:  # which asks pairs alone
+            yield f"a corpus is text without images, which {', '.join(comparing)} would compare with images"
 
 
 def with_stamp(recipe: R) -> R:

@@ -15,7 +15,7 @@ class Evaluation:
     """The first split is the one whose scores stand at the top of scores.json; each other one is a block beside it.
 
     A split that the data do not have is left out, unless it is the first. `limit` takes only the first records of each,
-    `limits` those of single splits.
+    `limits` those of single splits, asked or not.
     """
 
     splits: tuple[str, ...] = ("test", "unseen")
@@ -26,8 +26,6 @@ class Evaluation:
     def __post_init__(self) -> None:
         if not self.splits or not self.tasks:
             raise ValueError("evaluation needs at least one split and one task")
-        if strangers := sorted(set(self.limits) - set(self.splits)):
-            raise ValueError(f"limits names {strangers[0]!r}: the splits are {', '.join(self.splits)}")
         for limit in (self.limit, *self.limits.values()):
             if limit is not None and limit < 1:
                 raise ValueError(f"limit is a number of records, at least 1, not {limit}")

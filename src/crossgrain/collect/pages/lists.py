@@ -20,7 +20,6 @@ from crossgrain.config import UserError
 from crossgrain.data.records import Dropped
 
 _KINDS = {".txt": "text", ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
-_MAX_FIELD = 2**20  # characters
 _BATCH = 4096  # rows of a Parquet file at a time
 
 Row = tuple[str, str]  # address and text
@@ -70,12 +69,17 @@ def read_rows(
 
 
 def _csv_rows(path: Path, lines: Iterable[str], delimiter: str, url_column: str, text_column: str) -> Iterator[Row]:
-    csv.field_size_limit(_MAX_FIELD)
     reader = csv.reader((line.replace("\0", "") for line in lines), delimiter=delimiter)
     names = next(reader, [])
     _check_columns(path, names, url_column, text_column)
     url, text = names.index(url_column), names.index(text_column) if text_column else -1
-    for row in reader:
+    while True:
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error:  # such as a field of more than 128 KiB: this row is lost, and counted as one without address
+            row = [""]
         if row:
             yield (row[url] if url < len(row) else "", row[text] if 0 <= text < len(row) else "")
 
