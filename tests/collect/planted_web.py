@@ -51,13 +51,13 @@ class NamesThings(PairScorer):
 class ServedWeb:
     """The pages of a planted web at `origins` (http://127.0.0.1:PORT, one port per site); use as a context manager.
 
-    `requests` counts answers by URL. `robots` is what /robots.txt says (404 without); `fail_first` makes the first
-    answer for every image a 503.
+    `requests` counts answers by URL. `robots` is what /robots.txt says (404 without); as long as `busy` is set, every
+    image is answered with a 503.
     """
 
-    def __init__(self, num_sites: int = 2, robots: str = "", fail_first: bool = False):
+    def __init__(self, num_sites: int = 2, robots: str = "", busy: bool = False):
         self.requests: Counter[str] = Counter()
-        self.robots, self.fail_first = robots, fail_first
+        self.robots, self.busy = robots, busy
         self.resources: dict[str, Resource] = {}
         self._lock = threading.Lock()
         self._servers = [self._server() for _ in range(num_sites)]
@@ -117,19 +117,20 @@ class ServedWeb:
             def log_message(self, *_):
                 pass
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        server.daemon_threads = True
-        return server
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+            request_queue_size = 1024  # with the usual 5, connections made at once wait seconds or are reset
+
+        return Server(("127.0.0.1", 0), Handler)
 
     def _answer(self, handler: BaseHTTPRequestHandler) -> None:
         url = f"http://127.0.0.1:{handler.server.server_address[1]}{handler.path}"
         with self._lock:
             self.requests[url] += 1
-            first = self.requests[url] == 1
         resource = self.resources.get(url, Resource(url, b"not found", "text/plain", 404))
         if handler.path == "/robots.txt" and self.robots:
             resource = Resource(url, self.robots.encode(), "text/plain")
-        if self.fail_first and first and resource.content_type.startswith("image/"):
+        if self.busy and resource.content_type.startswith("image/"):
             resource = Resource(url, b"busy", "text/plain", 503)
         handler.send_response(resource.status)
         for name, value in resource.http_headers().items():
