@@ -202,14 +202,15 @@ def test_real_photos_are_natural(shared):
 def test_bounded_memory_ends_a_decode_and_not_the_worker(tmp_path):
     (tmp_path / "bomb.png").write_bytes(png_bomb(4000))
     program = """
+        import resource
         from pathlib import Path
-        from crossgrain.collect.images.filter import ImageFilter, ImageFilterConfig, bound_memory
+        from crossgrain.collect.images.filter import ImageFilter, ImageFilterConfig, bounded_memory
         image_filter = ImageFilter(ImageFilterConfig(min_natural=0.0))
         used = int(Path("/proc/self/statm").read_text().split()[0]) * 4096
-        bound_memory(used + 30 * 2**20)
-        result = image_filter.check(Path("bomb.png").read_bytes())
+        with bounded_memory(used + 30 * 2**20):
+            result = image_filter.check(Path("bomb.png").read_bytes())
         assert result.reason == "decoder error" and "MemoryError" in result.detail, result
-        bound_memory(used + 2**33)
+        assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)], cwd=tmp_path, capture_output=True, text=True

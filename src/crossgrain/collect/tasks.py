@@ -18,6 +18,7 @@ from typing import Any
 
 from crossgrain.collect.funnel import FunnelRow
 from crossgrain.collect.samples import Sample, Samples, read_samples, write_samples
+from crossgrain.documents.writing import flush
 
 PAGES, TEXTS, IMAGES, PAIRS = "pages", "texts", "images", "pairs"  # the units of the funnel
 
@@ -229,12 +230,8 @@ def _rename(temporary: Path, final: Path) -> Output:
     """Make a written file durable under its name."""
     with temporary.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        os.fsync(file.fileno())
+    flush(temporary)
     size = temporary.stat().st_size
     temporary.replace(final)
-    folder = os.open(final.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    flush(final.parent)
     return Output(path=final, size=size, sha256=sha256)

@@ -19,6 +19,7 @@ from crossgrain.config import UserError
 from crossgrain.data.manifest import MANIFEST, read_manifest, shard_names
 from crossgrain.data.regions import REGIONS_TABLE, REGIONS_TAR, finish_regions, read_stamp
 from crossgrain.data.tars import TarWriter, read_member
+from crossgrain.documents.writing import flush
 
 JOURNAL = ".removal.json"
 _AGAIN = "crossgrain prepare"
@@ -78,7 +79,7 @@ def finish_removal(folder: Path) -> None:
             (folder / f"{name}{suffix}").unlink(missing_ok=True)
     if read_stamp(folder) is not None:
         finish_regions(folder)
-    _sync(folder)
+    flush(folder)
     journal.unlink()
 
 
@@ -100,7 +101,7 @@ def _thinned(
         if (folder / f"{name}{REGIONS_TABLE}").exists():
             _rewrite(folder, (name, renamed[name]), (REGIONS_TAR, REGIONS_TABLE), kept, _region_members)
         shards.append({**shard, "name": renamed[name], "records": len(kept), "sha256": sha256})
-    _sync(folder)
+    flush(folder)
     return {**manifest, "splits": {split: count for split, count in splits.items() if count}, "shards": shards}
 
 
@@ -125,7 +126,7 @@ def _rewrite(
         tar.close()
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema=table.schema), new_table, compression="zstd")
     for file in (new_tar, new_table):
-        _sync(file)
+        flush(file)
     return sha256
 
 
@@ -150,15 +151,6 @@ def _splits(table: Path, rows: Collection[int]) -> Counter[str]:
 def _write_json(folder: Path, name: str, values: Mapping[str, Any]) -> None:
     part = folder / f".tmp-{name}"
     part.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    _sync(part)
+    flush(part)
     part.replace(folder / name)
-    _sync(folder)
-
-
-def _sync(path: Path) -> None:
-    """Make a file's bytes, or a folder's names, survive a loss of power."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    flush(folder)

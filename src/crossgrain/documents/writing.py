@@ -1,5 +1,6 @@
-"""Text files that are there whole or not at all."""
+"""Files that are there whole or not at all."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,3 +11,12 @@ def write_whole(path: Path, parts: Iterable[str]) -> None:
     with partial.open("w", encoding="utf-8") as file:
         file.writelines(parts)
     partial.replace(path)
+
+
+def flush(path: Path) -> None:
+    """Wait until a file, or a folder's list of names, is on the disk: a loss of power does not undo it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

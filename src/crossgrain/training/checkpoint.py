@@ -8,7 +8,6 @@ complete, whenever the process was killed. Checkpoints are data, never code: saf
 """
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -23,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from crossgrain.config import UserError, dump_config, dump_recipe, read_yaml
+from crossgrain.documents.writing import flush
 from crossgrain.training.learner import Learner
 
 NEUTRAL_KEYS = frozenset(
@@ -127,9 +127,9 @@ def save(
     (partial / "state.json").write_text(json.dumps(asdict(state), indent=1), encoding="utf-8")
     (partial / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
     for path in [*partial.iterdir(), partial]:
-        _flush(path)
+        flush(path)
     partial.rename(final)
-    _flush(folder)
+    flush(folder)
     _thin(folder, keep)
     return final
 
@@ -217,15 +217,6 @@ def read(path: Path) -> dict[str, Tensor]:
 
 def _all(folder: Path) -> list[Path]:
     return [path for path in folder.glob("step_*") if _NAME.fullmatch(path.name)]
-
-
-def _flush(path: Path) -> None:
-    """Wait until a file or a folder's list of names is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _thin(folder: Path, keep: int) -> None:

@@ -7,6 +7,7 @@ perceptual hash -> the file itself without its metadata, or encoded anew where i
 import contextlib
 import io
 import resource
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import md5, sha256
 from math import inf
@@ -162,7 +163,13 @@ class ImageFilter:
         return buffer.getvalue(), "jpg", size
 
 
-def bound_memory(num_bytes: int) -> None:
-    """Cap the address space of this process: a decoder that wants more fails, and the machine goes on."""
-    with contextlib.suppress(ValueError):  # a lower cap than this is in force already
-        resource.setrlimit(resource.RLIMIT_AS, (num_bytes, num_bytes))
+@contextlib.contextmanager
+def bounded_memory(num_bytes: int) -> Iterator[None]:
+    """Cap the address space of this process meanwhile, unless it has a cap: a decoder that wants more fails alone."""
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    if before[0] == resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_AS, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)

@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import json
 import multiprocessing
-import resource
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -21,7 +20,7 @@ from crossgrain.collect.fetch.config import FetchConfig
 from crossgrain.collect.fetch.politeness import Fetched, Request
 from crossgrain.collect.fetch.session import fetch_all
 from crossgrain.collect.images.blocklist import BLOCKED, Blocklist, load_blocklist
-from crossgrain.collect.images.filter import ImageFilter, ImageFilterConfig
+from crossgrain.collect.images.filter import ImageFilter, ImageFilterConfig, bounded_memory
 from crossgrain.collect.journal import Journal
 from crossgrain.collect.opt_outs import embedded_opt_out
 from crossgrain.collect.pages.warc import read_archived
@@ -96,7 +95,9 @@ def take_images(
     work.take(IMAGES, len(everything) - len(wanted))
     work.drop(IMAGES, {REASON: len(everything) - len(wanted)})
     journal = Journal(task.part(""), rules, first_attempt=task.attempt == 1)
-    with journal, _bounded_memory():
+    # a worker of the pool, not the process that somebody calls us from
+    worker = multiprocessing.parent_process() is not None
+    with journal, bounded_memory(_MAX_MEMORY) if worker else contextlib.nullcontext():
         taking = _Taking(work, journal, ImageFilter(images), rules)
         taking.refuse(wanted, load_blocklist(images.blocklist))
         taking.reuse(wanted)
@@ -258,20 +259,6 @@ class _Taking:
             pairs.append({**row, **{k: image[k] for k in PAIR_COLUMNS if k in image}, "tar": tar, "bucket": bucket})
         pairs.sort(key=lambda row: (row["bucket"], row["sha256"], row["image_url"], row["text"]))
         return [{name: row[name] for name in PAIR_COLUMNS} for row in pairs]
-
-
-@contextlib.contextmanager
-def _bounded_memory() -> Iterator[None]:
-    """In a worker of the pool: cap the address space, so that a decoder that wants more fails alone."""
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    bounded = multiprocessing.parent_process() is not None and before[0] == resource.RLIM_INFINITY
-    if bounded:
-        resource.setrlimit(resource.RLIMIT_AS, (_MAX_MEMORY, before[1]))
-    try:
-        yield
-    finally:
-        if bounded:
-            resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def _outcome() -> Row:
