@@ -1,15 +1,19 @@
-"""One image under many addresses keeps its best text, and a text on too many images keeps none: over the pipeline."""
+"""Over the pipeline: an image under many addresses keeps its best text, a text on too many images keeps none, and
+what shows an image of a test set is left out, however it was edited."""
 
 import io
+from collections import Counter
 from html import escape
 
 import numpy as np
-from PIL import Image
+from found_images import edits
+from PIL import Image, ImageOps
 from planted_web import SMALL
 
+from crossgrain.collect import hash_sets
 from crossgrain.collect.pages.inputs import Input
 from crossgrain.collect.pipeline import run_collect
-from crossgrain.collect.recipe import CollectRecipe
+from crossgrain.collect.recipe import AggregateConfig, CollectRecipe
 from crossgrain.collect.scoring.interface import PairScorer
 from crossgrain.config import configclass
 from crossgrain.data.scenes import make_scene
@@ -43,7 +47,7 @@ class CountsWords(PairScorer):
         return texts[:, 0]
 
 
-def collect(tmp_path, shown, scorer):
+def collect(tmp_path, shown, scorer, test_sets=()):
     """Pairs of pages that show (image bytes by URL, texts by URL), each image on its own page."""
     resources = []
     for number, (name, body, text) in enumerate(shown):
@@ -56,6 +60,7 @@ def collect(tmp_path, shown, scorer):
         inputs=(Input(path=tmp_path / "a.warc.gz"),),
         fetch_missing=False,
         scorer=CountsWords.Config() if scorer else None,
+        aggregate=AggregateConfig(test_sets=test_sets),
     )
     result = run_collect(recipe, tmp_path / "run")
     if not result.num_pairs:
@@ -113,3 +118,27 @@ def test_a_text_on_eleven_images_is_kept_with_none_of_them_and_on_ten_with_all(t
     kept, result = collect(tmp_path, shown, scorer=True)
     assert sorted(captions for _, captions in kept) == [(seldom,)] * 10
     assert sum(row.dropped.get("its text stands on too many images", 0) for row in result.funnel) == 11
+
+
+def test_edited_copies_of_a_test_set_are_left_out_and_nothing_else(tmp_path):
+    originals = [photograph(make_scene(7, "test", number), 720) for number in range(20)]
+    strangers = [photograph(make_scene(7, "train", number), 400) for number in range(20)]
+    hash_sets.build([jpeg(picture) for picture in originals], "held_out", tmp_path / "held_out.hashes")
+    copies = [(kind, body) for picture in originals for kind, body in edits(picture).items()]
+    copies += [("mirrored", jpeg(ImageOps.mirror(picture))) for picture in originals]
+    copies += [("stranger", jpeg(picture)) for picture in strangers]
+    shown = [
+        (
+            f"{kind.replace(' ', '_').replace('%', 'percent')}/{i}.jpg",
+            body,
+            f"A house and a tree beside road number {i}",
+        )
+        for i, (kind, body) in enumerate(copies)
+    ]
+    kept, result = collect(tmp_path, shown, scorer=False, test_sets=(tmp_path / "held_out.hashes",))
+    left = Counter(url.removeprefix(SITE).split("/")[1] for url, _ in kept)
+    assert left.pop("stranger") == 20
+    assert left.pop("4_percent_crop", 0) <= 12 and left.pop("brightness_x_1.3", 0) <= 2
+    assert not left  # of what was recompressed, made smaller, stretched or mirrored, nothing is
+    (reason,) = {reason for row in result.funnel for reason in row.dropped if "held_out" in reason}
+    assert sum(row.dropped.get(reason, 0) for row in result.funnel) >= 100
