@@ -16,6 +16,7 @@ from crossgrain.data.scenes.world import INVERSE, KINDS, Dice, Scene
 
 Tokens = list[str | list[int]]
 NUM_CHOICES = 4
+NOTHING_LEFT_OUT = 60  # of 100 pairs that share nothing: else half of all answers would say so
 LEVEL = 0.1  # centres this close in one direction count as level
 DIRECTIONS = ("left of", "right of", "above", "below")
 DIRECTION_WORDS = {"left of": "to the left of", "right of": "to the right of", "above": "above", "below": "below"}
@@ -57,22 +58,24 @@ def _describe(noun: Noun) -> str:
     return with_article(" ".join(words))
 
 
-def _changed(noun: Noun, dice: Dice, number: int = NUM_CHOICES - 1) -> list[Noun]:
-    """`number` different nouns that differ from `noun` in one attribute that it names."""
-    named, found = [name for name in ATTRIBUTES if getattr(noun, name)], {noun: None}
-    while len(found) <= number:
-        name = dice.pick(named)
-        found.setdefault(replace(noun, **{name: dice.pick(VALUES[name])}))
-    return list(found)[1:]
+def _beside(noun: Noun, dice: Dice) -> list[Noun]:
+    """The noun, and three that differ from it, and from each other, in one and the same attribute that it names.
+
+    Where each differed in another one, the true noun would be the one that has most in common with all others: four
+    descriptions would tell it without the picture.
+    """
+    name = dice.pick([name for name in ("colour", "filling") if getattr(noun, name)])
+    others = [value for value in dice.shuffled(VALUES[name]) if value != getattr(noun, name)]
+    return [noun, *(replace(noun, **{name: value}) for value in others[: NUM_CHOICES - 1])]
 
 
 def identity(scene: Scene, dice: Dice) -> dict[str, Any]:
-    """What is [i]?"""
+    """What is [i]? Its tag tells the kind, so the answers differ in colour or filling."""
     i = dice.below(len(scene.things))
     thing = scene.things[i]
-    noun = part_of(full_noun(thing), ("kind", "colour"))
+    noun = part_of(full_noun(thing), ("kind", dice.pick(("colour", "filling"))))
     question = _tokens(dice.pick(("What is {} ?", "What do you call {} ?", "How would you describe {} ?")), i)
-    answers = [_tokens(f"{{}} is {_describe(n)} .", i) for n in [noun, *_changed(noun, dice)]]
+    answers = [_tokens(f"{{}} is {_describe(n)} .", i) for n in _beside(noun, dice)]
     others = [kind for kind in dice.shuffled(KINDS) if kind != thing.kind]
     reasons = [_tokens(f"{{}} {FACTS[kind]} , and it is {thing.colour} .", i) for kind in (thing.kind, *others)]
     return _item(question, _four(answers[0], answers[1:], dice), _four(reasons[0], reasons[1:], dice))
@@ -106,7 +109,7 @@ def common(scene: Scene, dice: Dice) -> dict[str, Any] | None:
     i, j = dice.shuffled(range(len(scene.things)))[:2]
     first, second = full_noun(scene.things[i]), full_noun(scene.things[j])
     shared = [name for name in ATTRIBUTES if getattr(first, name) == getattr(second, name)]
-    if len(shared) > 1:
+    if len(shared) > 1 or (not shared and dice.below(100) < NOTHING_LEFT_OUT):
         return None
     words = {"colour": "color", "kind": "shape", "size": "size", "filling": "pattern"}
     said = {name: f"They have the same {words[name]} ." for name in ATTRIBUTES} | {
@@ -117,7 +120,7 @@ def common(scene: Scene, dice: Dice) -> dict[str, Any] | None:
     question = _tokens("What do {} and {} have in common ?", i, j)
     reasons = [
         _tokens(f"{{}} is {_describe(n)} and {{}} is {_describe(second)} .", i, j)
-        for n in [first, *_changed(first, dice)]
+        for n in _beside(first, dice)
     ]
     answers = [_tokens(said[name]) for name in (true, *false)]
     return _item(question, _four(answers[0], answers[1:], dice), _four(reasons[0], reasons[1:], dice))

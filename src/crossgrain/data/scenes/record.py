@@ -25,7 +25,7 @@ def regions(scene: Scene, dice: Dice) -> tuple[Region, ...]:
     )
 
 
-def material(scene: Scene, dice: Dice) -> dict[str, Any]:
+def material(scene: Scene, dice: Dice, dice_of_choices: Dice) -> dict[str, Any]:
     """What the tasks read, as plain JSON values under a key per task (indices count the record's regions).
 
     expressions: {"text", "index"}, one object and no other · questions: {"question", "type", "answers"}, ten of them ·
@@ -37,7 +37,7 @@ def material(scene: Scene, dice: Dice) -> dict[str, Any]:
         "scene": {"seed": scene.seed, "index": scene.index, "background": scene.background},
         "expressions": [{"text": phrase.text, "index": index} for index, phrase in named],
         "questions": questions(scene, dice),
-        "choices": choices(scene, dice),
+        "choices": choices(scene, dice_of_choices),
         "pairs": pairs(scene, dice),
     }
 
@@ -45,12 +45,12 @@ def material(scene: Scene, dice: Dice) -> dict[str, Any]:
 def scene_record(seed: int, split: str, index: int, image_size: int = 128) -> Record:
     """Record `index` of a split: the encoded picture, captions, regions and the material of every task."""
     scene = make_scene(seed, split, index)
-    dice = Dice(seed, SPLITS.index(split), index, 2)
+    dice, dice_of_tasks, dice_of_choices = (Dice(seed, SPLITS.index(split), index, stream) for stream in (2, 3, 4))
     return Record(
         key=scene.key,
         image=encode(draw_scene(scene, image_size)),
         captions=tuple(caption.text for caption in captions(scene, dice)),
         regions=regions(scene, dice),
         split=split,
-        extra=material(scene, Dice(seed, SPLITS.index(split), index, 3)),
+        extra=material(scene, dice_of_tasks, dice_of_choices),
     )
