@@ -9,9 +9,9 @@ from reading_scenes import NOUN, RELATION, RELATIONS, described, fits, noun_of, 
 
 from crossgrain.data.records import record_from_json, record_to_json
 from crossgrain.data.scenes import make_scene, page, scene_record
-from crossgrain.data.scenes.choices import FACTS
+from crossgrain.data.scenes.choices import FACTS, choices
 from crossgrain.data.scenes.words import NUMBERS
-from crossgrain.data.scenes.world import KINDS
+from crossgrain.data.scenes.world import KINDS, Dice
 
 NUM_SCENES = 60
 
@@ -118,6 +118,23 @@ def test_of_four_choices_exactly_one_is_true_and_it_is_the_labelled_one(records)
                     assert judged == [i == label for i in range(4)], item
                 labels[label] += 1
     assert max(labels.values()) < 0.4 * sum(labels.values())
+
+
+def test_choices_do_not_tell_among_themselves_which_is_true():
+    right, answers = Counter(), Counter()
+    for index in range(400):
+        for item in choices(make_scene(3, "train", index), Dice(3, 0, index)):
+            for part in ("answer", "rationale"):
+                words = [Counter(map(str, choice)) for choice in item[f"{part}_choices"]]
+                shared = [sum((one & other).total() for other in words) / one.total() for one in words]
+                guessed = [i for i, number in enumerate(shared) if number == max(shared)]
+                right[part] += (item[f"{part}_label"] in guessed) / len(guessed)
+                right[f"all {part}"] += 1
+            if "common" in item["question"]:
+                answers[" ".join(item["answer_choices"][item["answer_label"]])] += 1
+    for part in ("answer", "rationale"):
+        assert 0.2 < right[part] / right[f"all {part}"] < 0.3
+    assert max(answers.values()) < 0.45 * answers.total()
 
 
 def test_what_two_objects_have_in_common_is_read_from_their_attributes(records):

@@ -10,9 +10,8 @@ from typing import Any
 
 from crossgrain.data.scenes.claims import Noun
 from crossgrain.data.scenes.phrases import ATTRIBUTES, full_noun, part_of
-from crossgrain.data.scenes.questions import VALUES
 from crossgrain.data.scenes.words import with_article
-from crossgrain.data.scenes.world import INVERSE, KINDS, Dice, Scene
+from crossgrain.data.scenes.world import COLOURS, INVERSE, KINDS, Dice, Scene
 
 Tokens = list[str | list[int]]
 NUM_CHOICES = 4
@@ -59,21 +58,20 @@ def _describe(noun: Noun) -> str:
 
 
 def _beside(noun: Noun, dice: Dice) -> list[Noun]:
-    """The noun, and three that differ from it, and from each other, in one and the same attribute that it names.
+    """The noun, and three that differ from it, and from each other, in their colour alone.
 
-    Where each differed in another one, the true noun would be the one that has most in common with all others: four
-    descriptions would tell it without the picture.
+    Where each differed in another attribute, the true noun would be the one that has most in common with all others;
+    and half of all things are plain, so that a filling could be guessed. Colours are all as frequent.
     """
-    name = dice.pick([name for name in ("colour", "filling") if getattr(noun, name)])
-    others = [value for value in dice.shuffled(VALUES[name]) if value != getattr(noun, name)]
-    return [noun, *(replace(noun, **{name: value}) for value in others[: NUM_CHOICES - 1])]
+    others = [colour for colour in dice.shuffled(COLOURS) if colour != noun.colour]
+    return [noun, *(replace(noun, colour=colour) for colour in others[: NUM_CHOICES - 1])]
 
 
 def identity(scene: Scene, dice: Dice) -> dict[str, Any]:
-    """What is [i]? Its tag tells the kind, so the answers differ in colour or filling."""
+    """What is [i]? Its tag tells the kind, so the answers differ in colour."""
     i = dice.below(len(scene.things))
     thing = scene.things[i]
-    noun = part_of(full_noun(thing), ("kind", dice.pick(("colour", "filling"))))
+    noun = part_of(full_noun(thing), ("kind", "colour"))
     question = _tokens(dice.pick(("What is {} ?", "What do you call {} ?", "How would you describe {} ?")), i)
     answers = [_tokens(f"{{}} is {_describe(n)} .", i) for n in _beside(noun, dice)]
     others = [kind for kind in dice.shuffled(KINDS) if kind != thing.kind]
