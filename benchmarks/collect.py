@@ -92,6 +92,55 @@ def time_pages(warcs: list[Path], folder: Path) -> dict[str, Any]:
     }
 
 
+def time_libraries(warcs: list[Path], folder: Path) -> dict[str, float]:
+    """Seconds of processor time for the same pages by fastwarc, selectolax, pycld2 and fastText alone."""
+    import fasttext
+    import pycld2
+    from fastwarc.warc import ArchiveIterator, WarcRecordType
+    from selectolax.lexbor import LexborHTMLParser
+
+    from crossgrain.collect.candidates import Page
+    from crossgrain.collect.fetch import FetchConfig
+    from crossgrain.collect.pages.html import PageConfig, find_candidates
+    from crossgrain.collect.pages.inputs import Input, list_inputs, read_pages
+    from crossgrain.collect.sentences import Cleaner, SentenceConfig
+    from crossgrain.collect.sentences.language import model_path
+
+    fetch, cleaner, texts, pages = FetchConfig(), Cleaner(SentenceConfig()), [], []
+    for shard in list_inputs([Input(path=path) for path in warcs], folder):
+        for page in read_pages(shard, fetch):
+            if isinstance(page, Page):
+                pages.append(page.html)
+                for one in find_candidates(page, PageConfig()).candidates:
+                    texts += [clean.text.lower() for clean in cleaner.clean(one.texts, one.page_language)[0]]
+    predict = fasttext.load_model(str(model_path())).f.predict
+
+    def read() -> None:
+        for path in warcs:
+            with path.open("rb") as file:
+                for record in ArchiveIterator(file, record_types=WarcRecordType.response | WarcRecordType.resource):
+                    record.reader.read()
+
+    def parse() -> None:
+        for html in pages:
+            for image in LexborHTMLParser(html).css("img"):
+                _ = image.attributes
+
+    def tell() -> None:
+        for text in texts:
+            pycld2.detect(text, isPlainText=True, bestEffort=True)
+            predict(f"{text}\n", 1, 0.0, "strict")
+
+    seconds = {}
+    for name, work in (("read", read), ("parse", parse), ("tell", tell)):
+        start, passes = time.process_time(), 0
+        while time.process_time() - start < MIN_SECONDS / 3:
+            work()
+            passes += 1
+        seconds[f"{name}_seconds"] = (time.process_time() - start) / passes
+    return {**seconds, "pages_per_second": len(pages) / sum(seconds.values())}
+
+
 def archived(folder: Path, out: Path) -> Path:
     """The HTML files of a folder (.html, .html.gz) as one WARC file."""
     from crossgrain.data.scenes.web_archive import Resource, write_warc
@@ -256,12 +305,16 @@ def main() -> None:
                 write_web(work / "web", 250, 0)
                 warcs = sorted((work / "web").glob("*.warc.gz"))
             figures["pages"] = row = time_pages(warcs, work / "inputs")
+            figures["libraries alone"] = bare = time_libraries(warcs, work / "inputs")
             mean = row["html_bytes"] // max(1, row["pages"])
             print(f"{row['pages']:,} pages of {mean:,} bytes with {row['images']:,} images, one core")
             print(f"{'':12} {'pages/s':>10}")
             for part in ("read", "find", "clean"):
                 print(f"{part:12} {row['pages'] / max(row[f'{part}_seconds'], 1e-9):10,.0f}")
             print(f"{'together':12} {row['pages_per_second']:10,.0f}   {row['pairs_per_second']:,.0f} clean pairs/s")
+            for part in ("read", "parse", "tell"):
+                print(f"  only {part:5} {row['pages'] / bare[f'{part}_seconds']:10,.0f}")
+            print(f"{'libraries':12} {bare['pages_per_second']:10,.0f}")
         if "images" in arguments.what or not arguments.what:
             figures["images"] = row = time_images(arguments, work)
             print(f"{row['images']:,} images of {row['mean_bytes']:,} bytes, {row['workers']} processes")

@@ -146,6 +146,11 @@ def test_a_question_that_the_run_cannot_answer_is_refused(made, mistake):
     assert "grounding needs" in mistake("evaluate", made.run, "--task", "grounding")
     assert "masked_regions needs a region_class objective" in mistake("evaluate", made.run, "--task", "masked_regions")
     assert "limit must be at least 1, not 0" in mistake("evaluate", made.run, "--limit", "0")
+    told = mistake("evaluate", made.run, "stages.0.lr=1")
+    assert "stages.0.lr=1: a trained run can change only in how it is asked, evaluation.KEY=VALUE" in told
+    assert "evaluation.tasks.0: unknown type 'ground'" in mistake(
+        "evaluate", made.run, "evaluation.tasks=[{type: ground}]"
+    )
 
 
 def test_more_ranks_than_samples_are_refused(made, tmp_path):

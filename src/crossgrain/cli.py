@@ -30,6 +30,7 @@ DETECT = (
     "detector=torchvision (the default), vg, scenes or package.module:Class; detector.weights=FILE, max_boxes=36, "
     "score_threshold=0.2, processes=4 and so on; or features=FORMAT path=FILE; all of them in docs/detection.md"
 )
+ASKED = "change how it is asked, e.g. 'evaluation.tasks=[{type: grounding, method: gradcam}]'"
 OVERRIDES = "change values of the recipe, e.g. stages.0.lr=1e-4 train.precision=float32"
 
 
@@ -116,6 +117,7 @@ def build_parser() -> argparse.ArgumentParser:
     told = "score a run, or anybody's predictions, on held-out data and write a report"
     command = verb("evaluate", evaluation.evaluate, told)
     command.add_argument("run_folder", type=Path, nargs="?", metavar="RUN", help="a run folder")
+    command.add_argument("overrides", nargs="*", metavar="key=value", help=ASKED)
     command.add_argument(
         "--predictions", type=Path, metavar="FILE", help="score this file in place of a run; needs --data"
     )

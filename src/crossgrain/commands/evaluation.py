@@ -28,7 +28,10 @@ def evaluate(arguments: argparse.Namespace) -> int:
         return _score_predictions(arguments, console)
     if not (run / "recipe.yaml").is_file():
         raise UserError(f"{run} is no run folder: it has no recipe.yaml")
-    plan = narrowed(load_run_recipe(run / "recipe.yaml").evaluation, arguments.task, arguments.split)
+    if strangers := [word for word in arguments.overrides if not word.startswith("evaluation.")]:
+        raise UserError(f"{strangers[0]}: a trained run can change only in how it is asked, evaluation.KEY=VALUE")
+    recipe = load_run_recipe(run / "recipe.yaml", arguments.overrides)
+    plan = narrowed(recipe.evaluation, arguments.task, arguments.split)
     if arguments.limit is not None:
         if arguments.limit < 1:
             raise UserError(f"limit must be at least 1, not {arguments.limit}")

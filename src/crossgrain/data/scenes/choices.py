@@ -116,10 +116,7 @@ def common(scene: Scene, dice: Dice) -> dict[str, Any] | None:
     true = shared[0] if shared else None
     false = dice.shuffled([name for name in said if name != true])
     question = _tokens("What do {} and {} have in common ?", i, j)
-    reasons = [
-        _tokens(f"{{}} is {_describe(n)} and {{}} is {_describe(second)} .", i, j)
-        for n in _beside(first, dice)
-    ]
+    reasons = [_tokens(f"{{}} is {_describe(n)} and {{}} is {_describe(second)} .", i, j) for n in _beside(first, dice)]
     answers = [_tokens(said[name]) for name in (true, *false)]
     return _item(question, _four(answers[0], answers[1:], dice), _four(reasons[0], reasons[1:], dice))
 
