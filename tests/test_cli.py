@@ -213,3 +213,6 @@ def test_a_finished_run_says_where_it_stands(made, capsys):
     written = capsys.readouterr()
     assert read_yaml(written.out, "")["retrieval"]["gallery"] == {"images": 1, "texts": 5}
     assert "report: " in written.err
+    changed = ["evaluation.tasks=[{type: retrieval, captions_per_image: 1}]", "evaluation.limit=1"]
+    assert cli.main(["evaluate", str(made.run), "--json", "--split", "val", *changed]) == 0
+    assert read_yaml(capsys.readouterr().out, "")["retrieval"]["gallery"] == {"images": 1, "texts": 1}
