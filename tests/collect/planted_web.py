@@ -121,6 +121,9 @@ class ServedWeb:
             daemon_threads = True
             request_queue_size = 1024  # with the usual 5, connections made at once wait seconds or are reset
 
+            def handle_error(self, request, client_address):
+                """Clients are killed here, or hang up: nothing to tell."""
+
         return Server(("127.0.0.1", 0), Handler)
 
     def _answer(self, handler: BaseHTTPRequestHandler) -> None:
