@@ -253,7 +253,7 @@ def images_recipe(table: Path, port: int, workers: int) -> dict[str, Any]:
     return {
         "inputs": [{"path": str(table), "kind": "pairs", "text_column": "text"}],
         "fetch": {"contact": "https://crossgrain.example", "ports": [port], **pace},
-        "images": {"max_side": SIDE},
+        "images": {"max_side": SIDE, "min_side": 64, "min_natural": 0.0},  # img2dataset keeps all: so do we here
         "num_workers": workers,
         "tasks_per_domain": 2 * workers,
         "num_buckets": 2 * workers,

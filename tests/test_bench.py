@@ -103,9 +103,9 @@ def test_what_is_finished_is_not_run_again_and_what_is_new_is(made):
     before = (made.out / "all_of_it" / RESULT).read_bytes()
     called = []
 
-    def measure(recipe, folder, stderr):
+    def measure(recipe, folder, stderr, data):
         called.append(folder.name)
-        measure_variant(recipe, folder, stderr)
+        measure_variant(recipe, folder, stderr, data)
 
     _, (first, second, third) = run(made, measure=measure)
     assert called == ["without_boxes"]
@@ -119,8 +119,8 @@ def test_what_is_finished_is_not_run_again_and_what_is_new_is(made):
 def test_a_variant_that_failed_is_told_and_tried_again(made, tmp_path):
     made = SimpleNamespace(name=made.name, out=tmp_path)
 
-    def fail(recipe, folder, stderr):
-        measure_variant(replace(recipe, initial_weights=tmp_path / "gone"), folder, stderr)
+    def fail(recipe, folder, stderr, data):
+        measure_variant(replace(recipe, initial_weights=tmp_path / "gone"), folder, stderr, data)
 
     _, results = run(made, measure=fail, chosen=["all_of_it"])
     assert results[0]["status"] == "failed"

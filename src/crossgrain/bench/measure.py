@@ -29,10 +29,19 @@ RESULT, TRAINING = "result.json", "training.json"
 STOPPED = 130  # exit status of a process that a signal asked to stop, and that can be continued
 
 
-def measure_variant(recipe: PretrainRecipe, folder: Path, stderr: bool = False, console: Console | None = None) -> None:
-    """Train in `folder`, evaluate and write result.json; a user's mistake is a result too, a signal exits with 130."""
+def measure_variant(
+    recipe: PretrainRecipe,
+    folder: Path,
+    stderr: bool = False,
+    data: Path | None = None,
+    console: Console | None = None,
+) -> None:
+    """Train in `folder`, evaluate on `data` (on what was learnt from last, without) and write result.json.
+
+    A user's mistake is a result too, a signal exits with 130.
+    """
     try:
-        result = {"status": "finished", **_measured(recipe, folder, console or Console(stderr=stderr))}
+        result = {"status": "finished", **_measured(recipe, folder, data, console or Console(stderr=stderr))}
     except UserError as error:
         result = {"status": "failed", "reason": str(error)}
         folder.mkdir(parents=True, exist_ok=True)
@@ -46,13 +55,13 @@ def write_json(path: Path, values: Any) -> None:
     write_whole(path, [json.dumps(values, indent=1, ensure_ascii=False) + "\n"])
 
 
-def _measured(recipe: PretrainRecipe, folder: Path, console: Console) -> dict[str, Any]:
+def _measured(recipe: PretrainRecipe, folder: Path, data: Path | None, console: Console) -> dict[str, Any]:
     if pretrain(recipe, folder, console=console).status != "finished":
         raise KeyboardInterrupt
     if not (folder / TRAINING).is_file():  # else only the evaluation was broken off
         write_json(folder / TRAINING, {"peak_memory": peak_memory(), "date": date.today().isoformat()})
     run = load_run(folder)
-    data = run.data()
+    data = data or run.data()
     scores = evaluate(run.trained(), data, recipe.evaluation, folder / "evaluation", console)
     write_report(folder, data, run.facts(), folder / "evaluation")
     log = read_log(folder / "log.jsonl")

@@ -21,7 +21,7 @@ from crossgrain.recipes import QuickstartRecipe, settled
 from crossgrain.training.checkpoint import check_same_recipe
 from crossgrain.training.interrupt import StopSignals
 
-Measure = Callable[[QuickstartRecipe, Path, bool], None]
+Measure = Callable[[QuickstartRecipe, Path, bool, Path], None]
 
 
 def run_bench(plan: Plan, out: Path, console: Console, measure: Measure | None = None) -> list[dict[str, Any]]:
@@ -45,7 +45,7 @@ def run_bench(plan: Plan, out: Path, console: Console, measure: Measure | None =
             continue
         say(console, title)
         (out / name / RESULT).unlink(missing_ok=True)
-        (measure or _in_process)(recipe, out / name, console.stderr)
+        (measure or _in_process)(recipe, out / name, console.stderr, data)
     return [_result(one, out) for one in plan.variants]
 
 
@@ -93,9 +93,9 @@ def _check_same_run(recipe: QuickstartRecipe, folder: Path) -> None:
             raise UserError(f"{folder} holds another run ({error}): name a new folder with --out") from None
 
 
-def _in_process(recipe: QuickstartRecipe, folder: Path, stderr: bool) -> None:
+def _in_process(recipe: QuickstartRecipe, folder: Path, stderr: bool, data: Path) -> None:
     """`measure_variant` in a process that starts with nothing, so that its memory is its own."""
-    in_processes(measure_variant, [(recipe, folder, stderr)], 1)
+    in_processes(measure_variant, [(recipe, folder, stderr, data)], 1)
 
 
 def in_processes(target: Callable[..., None], calls: Sequence[tuple[Any, ...]], jobs: int) -> None:
