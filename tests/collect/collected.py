@@ -74,3 +74,8 @@ def write_collection(out: Path, size: int = 12, per_shard: int = 4) -> Path:
     write_samples(out / "samples" / "samples.jsonl", samples)
     (out / "recipe.yaml").write_text("title: a test\nseed: 3\nfetch:\n  agent: crossgrain\n", encoding="utf-8")
     return out
+
+
+def shard_bytes(out: Path) -> dict[str, bytes]:
+    """The files of a collection's data set."""
+    return {file.name: file.read_bytes() for file in (out / "shards").iterdir() if not file.name.startswith(".")}

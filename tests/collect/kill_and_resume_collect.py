@@ -17,8 +17,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from collected import shard_bytes
 from killed import LOOPBACK, committed
-from planted_web import ServedWeb, served, shard_bytes
+from planted_web import ServedWeb, served
 
 from crossgrain.collect.planted import judge
 from crossgrain.collect.stage_bar import JournalLines

@@ -154,8 +154,3 @@ def archived(pages: int, seed: int = 0, **changes) -> CollectRecipe:
     return CollectRecipe(
         **{**SMALL, "scenes_web": ScenesWeb(pages=pages, seed=seed), "fetch_missing": False, **changes}
     )
-
-
-def shard_bytes(out: Path) -> dict[str, bytes]:
-    """What a collection made, file by file; sidecars, manifest and vocabulary with the tars."""
-    return {file.name: file.read_bytes() for file in sorted((out / "shards").iterdir())}

@@ -67,11 +67,6 @@ def small_web(folder: Path, size: int = 30) -> Iterator[tuple[Loopback, CollectR
         )
 
 
-def shard_bytes(out: Path) -> dict[str, bytes]:
-    """The files of a collection's data set."""
-    return {file.name: file.read_bytes() for file in (out / "shards").iterdir() if not file.name.startswith(".")}
-
-
 def asked(server: Loopback, function, *arguments):
     """What a call returned, and which pictures it asked for."""
     before = Counter(server.asked)

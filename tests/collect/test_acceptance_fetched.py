@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from planted_web import LOOPBACK, NamesThings, served, shard_bytes
+from collected import shard_bytes
+from planted_web import LOOPBACK, NamesThings, served
 
 from crossgrain.collect.funnel import read_funnel
 from crossgrain.collect.pages.inputs import Input

@@ -6,8 +6,9 @@ from collections import defaultdict
 from dataclasses import replace
 
 import pytest
+from collected import shard_bytes
 from PIL import Image
-from planted_web import NamesThings, archived, shard_bytes
+from planted_web import NamesThings, archived
 
 from crossgrain.collect.funnel import read_funnel
 from crossgrain.collect.pipeline import run_collect

@@ -4,26 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from small_web import GOOD, LengthScorer, asked, shard_bytes, small_web, text
+from collected import shard_bytes
+from small_web import GOOD, LengthScorer, asked, text
 
 from crossgrain.collect.funnel import read_funnel
 from crossgrain.collect.pipeline import retry, run_collect
 from crossgrain.collect.samples import read_samples
 from crossgrain.config import UserError
 from crossgrain.data.shards import Shards
-
-
-@pytest.fixture(scope="module")
-def web(tmp_path_factory):
-    with small_web(tmp_path_factory.mktemp("web")) as (server, recipe):
-        yield server, recipe
-
-
-@pytest.fixture(scope="module")
-def whole(web, tmp_path_factory):
-    out = tmp_path_factory.mktemp("whole") / "out"
-    result = run_collect(web[1], out)
-    return out, result
 
 
 def done(out, stage):

@@ -2,28 +2,16 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+from collected import shard_bytes
 from killed import committed, killed_before
 from PIL import Image
-from small_web import GOOD, LengthScorer, asked, shard_bytes, small_web, text
+from small_web import GOOD, LengthScorer, asked, small_web, text
 
 from crossgrain.collect.pipeline import _alone, retry, run_collect
 from crossgrain.collect.stages.images import CRASHED, _name
 from crossgrain.collect.takedown import remove
 from crossgrain.config import UserError
 from crossgrain.data.shards import Shards
-
-
-@pytest.fixture(scope="module")
-def web(tmp_path_factory):
-    with small_web(tmp_path_factory.mktemp("web")) as (server, recipe):
-        yield server, recipe
-
-
-@pytest.fixture(scope="module")
-def whole(web, tmp_path_factory):
-    out = tmp_path_factory.mktemp("whole") / "out"
-    result = run_collect(web[1], out)
-    return out, result
 
 
 def names_of(server, paths):

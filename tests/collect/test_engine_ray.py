@@ -10,7 +10,8 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from planted_web import archived, shard_bytes
+from collected import shard_bytes
+from planted_web import archived
 from test_engine import made, tasks, write_number
 
 from crossgrain.collect.engines import Pool, run_tasks
