@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from crossgrain import __version__
-from crossgrain.commands import bench, collect, data, evaluation, training
+from crossgrain.commands import bench, collect, convert, data, evaluation, training
 from crossgrain.config import UserError
 from crossgrain.data.sets import arguments as prepare_arguments
 from crossgrain.models import MODELS
@@ -113,6 +113,16 @@ def build_parser() -> argparse.ArgumentParser:
         command.add_argument(
             "--out", type=Path, metavar="DIR", help="the run folder (default: runs/ and the recipe's name)"
         )
+
+    command = verb("convert", convert.convert, "turn a published checkpoint of X-VLM or VL-BERT into a run")
+    command.add_argument("format", choices=convert.FORMATS, metavar="FORMAT", help=", ".join(convert.FORMATS))
+    command.add_argument(
+        "checkpoint", type=Path, metavar="FILE", help="the checkpoint: .th, .pth, .model, .safetensors"
+    )
+    command.add_argument(
+        "overrides", nargs="*", metavar="key=value", help=f"text.vocab=FILE, answers=FILE; {OVERRIDES}"
+    )
+    command.add_argument("--out", type=Path, metavar="DIR", help="the run folder (default: runs/ and the file's name)")
 
     told = "score a run, or anybody's predictions, on held-out data and write a report"
     command = verb("evaluate", evaluation.evaluate, told)

@@ -17,7 +17,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from crossgrain.config import Choice, Count, RecipeError, UserError, config_owner, configclass, find_class, read_yaml
-from crossgrain.data.answers import build_answers, load_answers
+from crossgrain.data.answers import AnswerVocabulary, build_answers, load_answers
 from crossgrain.data.asks import MATERIAL, Reading
 from crossgrain.data.shards import Shards
 from crossgrain.data.text import Tokenizer
@@ -118,14 +118,17 @@ class FinetuneRecipe(PretrainRecipe):
         if config_owner(self.task).texts != "questions":
             return self
         if write and not file.is_file():
-            given = None if self.answers is None else load_answers(Path(self.answers))
-            sources = [source for stage in self.stages for source in stage.sources if source.texts == "questions"]
-            paths = dict.fromkeys((source.path, source.split) for source in sources)
-            records = [Shards(path, split, images=False) for path, split in paths]
-            answers = given or build_answers(records, min_count=self.min_answer_count, console=console)
+            answers = self._training_answers(console) if self.answers is None else load_answers(Path(self.answers))
             folder.mkdir(parents=True, exist_ok=True)
             answers.save(file)
         return replace(self, answers=str(file))
+
+    def _training_answers(self, console: Console | None) -> AnswerVocabulary:
+        """Those that the questions of the sources have often enough."""
+        sources = [source for stage in self.stages for source in stage.sources if source.texts == "questions"]
+        paths = dict.fromkeys((source.path, source.split) for source in sources)
+        records = [Shards(path, split, images=False) for path, split in paths]
+        return build_answers(records, min_count=self.min_answer_count, console=console)
 
 
 def checkpoint_of(path: Path) -> Path:

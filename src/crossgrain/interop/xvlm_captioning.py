@@ -4,6 +4,7 @@ They hold the image encoder and `text_decoder.*`, and nothing of the contrastive
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +30,14 @@ def convert_xvlm_captioning(state: Mapping[str, Tensor], *, where: str = "checkp
     """
     if not any(key.startswith(DECODER) for key in state):
         raise UserError(f"{where}: no captioning checkpoint of X-VLM, it has no {DECODER}*")
-    renamed = {_encoder(key): value for key, value in state.items()}
-    if len(renamed) < len(state):
+    theirs = {_encoder(key): key for key in state}
+    if len(theirs) < len(state):
         raise UserError(f"{where}: has a text encoder besides its decoder, which captioning checkpoints have not")
-    return convert_xvlm(renamed, where=where, **known)
+    found = convert_xvlm({encoder: state[key] for encoder, key in theirs.items()}, where=where, **known)
+    renamed, dropped = (
+        {theirs[k]: v for k, v in fate.items()} for fate in (found.report.renamed, found.report.dropped)
+    )
+    return replace(found, report=replace(found.report, renamed=renamed, dropped=dropped))
 
 
 def _encoder(key: str) -> str:
