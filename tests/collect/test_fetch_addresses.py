@@ -6,8 +6,17 @@ import threading
 from ipaddress import ip_address
 
 import pytest
+from yarl import URL
 
-from crossgrain.collect.fetch.addresses import Resolver, address_group, check_url, is_public, literal_address, owner_of
+from crossgrain.collect.fetch.addresses import (
+    Resolver,
+    address_group,
+    check_redirect,
+    check_url,
+    is_public,
+    literal_address,
+    owner_of,
+)
 from crossgrain.collect.fetch.reasons import FetchError
 
 PRIVATE = [
@@ -156,7 +165,17 @@ def test_urls_that_are_refused_before_anything_is_asked(url, reason):
 def test_urls_that_are_asked_for():
     assert str(check_url("https://example.com/a b.jpg#part", (80, 443))) == "https://example.com/a%20b.jpg"
     assert check_url("https://bücher.example/ä.jpg", (443,)).raw_host == "xn--bcher-kva.example"
+    assert check_url("https://BÜCHER.example./", (443,)).raw_host == "xn--bcher-kva.example."
     assert str(check_url("http://134744072/x", (80,))) == "http://8.8.8.8/x"
+    assert str(check_url("http://[2606:4700::1111]:80/a%2Fb", (80,))) == "http://[2606:4700::1111]/a%2Fb"
+
+
+@pytest.mark.parametrize(
+    "url", ["https://example.com/fetch/https%3A%2F%2Fe.org?x=%2C%40", "https://example.com/%7ea%2fb?q=a+b%20c"]
+)
+def test_escapes_of_a_url_stay_as_they_are(url):
+    assert str(check_url(url, (443,))) == url
+    assert str(check_redirect(URL("https://example.com/a"), url.removeprefix("https:"), (443,))) == url
 
 
 def test_whose_limits_a_request_counts_against():

@@ -123,12 +123,40 @@ def test_a_page_is_asked_for_by_the_rules_of_its_own_site(server):
         ((200, PLAIN, b"\xef\xbb\xbfUser-agent: *\nDisallow: /"), "opted out: robots.txt"),
         ((200, PLAIN, b"\xff\xfe\0User-agent\0"), ""),
         ((200, PLAIN, b"User-agent: *\nDisallow: /\n" + b"#" * 600_000), "opted out: robots.txt"),
+        ((200, PLAIN, b"User-agent: *\nDisallow: /x\n" + b"# nothing more is said here\n" * 100_000), ""),
+        ((204, {}, b""), ""),
+        ((206, PLAIN, b"User-agent: *\nDisallow: /"), "opted out: robots.txt"),
+        ((302, {"Location": ""}, b""), "robots.txt unreachable"),
     ],
 )
 def test_a_robots_txt_that_is_missing_allows_and_one_that_fails_forbids(server, answer, reason):
     server.paths["/robots.txt"] = answer
     found = fetch_one(server)
     assert found.reason == reason and found.transient == (reason == "robots.txt unreachable")
+
+
+def test_a_long_robots_txt_is_cut_between_two_lines(server):
+    start = b"User-agent: *\n"
+    text = start + b"#" * (512 * 1024 - len(start) - len(b"\nDisallow: /")) + b"\nDisallow: /private/\n"
+    server.paths["/robots.txt"] = (200, PLAIN, text)
+    assert fetch_one(server).data == jpeg()
+
+
+@pytest.mark.parametrize("licence", [b"<rsl><content url='http://['><license/></content></rsl>", b"<rsl", b"\xff\0"])
+def test_a_broken_licence_loses_no_site(server, licence):
+    server.paths |= SITE["RSL license"] | {"/license.xml": (200, {"Content-Type": "application/rsl+xml"}, licence)}
+    assert fetch_one(server).data == jpeg()
+
+
+def test_a_site_whose_files_break_the_reader_is_asked_for_them_once(server, monkeypatch):
+    def broken(text):
+        raise ValueError("no such file was foreseen")
+
+    monkeypatch.setattr("crossgrain.collect.fetch.sites.tdm_rules", broken)
+    server.paths["/.well-known/tdmrep.json"] = (200, PLAIN, b"[]")
+    found = list(fetch_all([Request(server.url(f"/{i}.jpg")) for i in range(300)], server.config()))
+    assert {(f.reason, f.transient) for f in found} == {("robots.txt unreachable", True)}
+    assert server.asked["/robots.txt"] == 1
 
 
 def test_other_files_that_fail_or_are_pages_forbid_nothing(server):

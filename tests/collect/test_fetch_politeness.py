@@ -97,6 +97,24 @@ def test_a_retry_after_of_a_day_is_not_waited_for(server):
     assert all(f.transient for f in found) and sum(server.asked.values()) == 2  # robots.txt and one image
 
 
+def test_who_waited_through_a_pause_begins_one_by_one_after_it():
+    async def main():
+        lane, starts = Lane(4, 0.05, FetchConfig()), []
+
+        async def ask():
+            await lane.enter()
+            starts.append(time.monotonic())
+
+        tasks = [asyncio.create_task(ask()) for _ in range(4)]
+        await asyncio.sleep(0.01)
+        lane.failed(of_status(429, retry_after=0.4))
+        await asyncio.gather(*tasks)
+        return starts[1:]
+
+    starts = asyncio.run(main())
+    assert all(later - earlier > 0.04 for earlier, later in itertools.pairwise(starts))
+
+
 @pytest.mark.parametrize("status", [403, 429, 500])
 def test_the_circuit_opens_after_failures_in_a_row(server, status):
     server.paths["*"] = (status, {}, b"")
@@ -129,6 +147,13 @@ def test_a_success_closes_the_count_and_other_domains_go_on(server):
     found = list(fetch_all(requests, config, lookup=lambda _: ["127.0.0.1"]))
     assert sum(f.data == JPEG for f in found) == 30
     assert sum(f.reason == "host failed too often" for f in found) == 25
+
+
+def test_another_answer_between_two_failures_closes_the_count(server):
+    server.paths |= {f"/{i}.jpg": (500 if i % 2 else 404, {}, b"") for i in range(30)}
+    changes = {"breaker_after": 5, "domain_concurrency": 1, "backoff_seconds": 0.001}
+    found = fetched(server, [f"/{i}.jpg" for i in range(30)], **changes)
+    assert {f.reason for f in found} == {"not found", "server error"}
 
 
 def test_after_its_pause_the_circuit_lets_one_try(monkeypatch):
@@ -175,6 +200,17 @@ def test_retry_after_as_a_date():
     assert retry_after(formatdate(time.time() - 60, usegmt=True)) == 0
 
 
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York"])
+def test_a_date_without_a_zone_is_utc(monkeypatch, zone):
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        assert 50 < retry_after(time.strftime("%a %b %d %H:%M:%S %Y", time.gmtime(time.time() + 60))) <= 60
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 def test_which_statuses_may_pass():
     transient = {
         status for status in (400, 401, 403, 404, 408, 410, 429, 451, 500, 503) if of_status(status).reason in TRANSIENT
@@ -205,6 +241,49 @@ def test_bytes_are_given_first_come_first_served_and_survive_cancellation():
         assert await asyncio.wait_for(budget.take(10), 1) == 0.0
 
     asyncio.run(main())
+
+
+def test_a_wait_that_is_cancelled_costs_no_bytes():
+    async def main():
+        budget = ByteBudget(10)
+        await budget.take(10)
+        waiting = asyncio.create_task(budget.take(5))
+        await asyncio.sleep(0)
+        waiting.cancel()
+        budget.give(10)  # before the task has heard of it
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert await asyncio.wait_for(budget.take(10), 1) == 0.0
+
+    asyncio.run(main())
+
+
+def test_bodies_that_grow_do_not_wait_for_each_other():
+    async def body(budget, done):
+        await budget.take(1)
+        await asyncio.sleep(0)
+        await budget.take(3, more=True)
+        budget.give(4)
+        done.append(4)
+
+    async def main():
+        budget, done = ByteBudget(8, to_grow=4), []
+        await asyncio.wait_for(asyncio.gather(*(body(budget, done) for _ in range(20))), 5)
+        assert len(done) == 20
+
+    asyncio.run(main())
+
+
+def test_a_crawl_delay_is_shared_among_those_who_ask_at_once(server):
+    server.paths["/robots.txt"] = (
+        200,
+        {"Content-Type": "text/plain"},
+        b"User-agent: *\nCrawl-delay: 0.1\nDisallow: /x",
+    )
+    found = list(
+        fetch_all([Request(server.url(f"/{i}.jpg")) for i in range(3)], server.config(**NO_FILES).for_one_of(3))
+    )
+    assert all(f.data == JPEG for f in found) and min(gaps(server)[1:]) > 0.25
 
 
 def test_several_processes_keep_to_the_limits_of_one():

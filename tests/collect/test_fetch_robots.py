@@ -1,6 +1,9 @@
 """What robots.txt and the files beside it forbid, each with its signal named."""
 
+import json
 import random
+import time
+from urllib.parse import quote
 
 import pytest
 from yarl import URL
@@ -13,6 +16,8 @@ from crossgrain.collect.fetch.robots import (
     forbids_in_trust,
     licence_rules,
     path_matches,
+    plain_path,
+    plain_pattern,
     robots_allows,
     tdm_rules,
 )
@@ -37,6 +42,12 @@ SITE = "https://example.com"
         ("User-agent: Google-Extended\nDisallow: /art/", "/a.jpg", None),
         ("User-agent: OtherBot\nDisallow: /", "/a.jpg", None),
         ("User-agent: Google\nDisallow: /", "/a.jpg", None),  # not Google-Extended
+        ("User-agent: crossgrain/1.0\nDisallow: /", "/a.jpg", "opted out: robots.txt"),
+        ("User-agent: Crossgrain *\nDisallow: /", "/a.jpg", "opted out: robots.txt"),
+        ("User-agent: *GPTBot*\nDisallow: /", "/a.jpg", "opted out: robots.txt for AI agents"),
+        ("User agent GPTBot\nDisallow /", "/a.jpg", "opted out: robots.txt for AI agents"),
+        ("User-agent: crossgrain\nAllow: /\nUser-agent: Other\nDisallow: /", "/a.jpg", None),
+        ("# \n" * 20_000 + "User-agent: GPTBot\nDisallow: /", "/a.jpg", "opted out: robots.txt for AI agents"),
         ("User-agent: *\nDisallow: /\nUser-agent: GPTBot\nAllow: /", "/a.jpg", "opted out: robots.txt"),
         (
             "User-agent: *\nContent-Signal: search=yes, ai-train=no\nAllow: /",
@@ -49,6 +60,7 @@ SITE = "https://example.com"
         ("User-agent: *\nContent-Usage: train-ai=n\nAllow: /", "/a", "opted out: robots.txt Content-Usage"),
         ("User-agent: *\nContent-Usage: /art/ train-ai=n", "/art/a", "opted out: robots.txt Content-Usage"),
         ("User-agent: *\nContent-Usage: /art/ train-ai=n", "/b", None),
+        ("User-agent: *\nContent-Usage: /k%c3%bc/ train-ai=n", "/kü/a", "opted out: robots.txt Content-Usage"),
         ("User-agent: *\nContent-Usage: train-ai=n\nContent-Usage: /free/ train-ai=y", "/free/a", None),
         ("Content-Signal: ai-train=no", "/a", "opted out: robots.txt Content-Signal"),  # outside any group
         ("<html><body>Not found</body></html>", "/a", None),
@@ -63,6 +75,17 @@ def test_robots(text, path, reason):
 def test_crawl_delay_and_licences_are_read():
     robots = Robots("License: https://example.com/l.xml\nUser-agent: *\nCrawl-delay: 2.5\nDisallow: /x", TOKENS)
     assert robots.crawl_delay == 2.5 and robots.licences == ["https://example.com/l.xml"]
+
+
+def test_a_crawl_delay_for_our_agent_with_a_version_is_read():
+    assert Robots("User-agent: crossgrain/1.0\nCrawl-delay: 2\nDisallow: /x", TOKENS).crawl_delay == 2
+
+
+def test_a_group_of_ten_thousand_agents_costs_no_more_than_its_rules():
+    agents = "".join(f"User-agent: bot{i}\n" for i in range(10_000))
+    start = time.process_time()
+    assert Robots(agents + "Disallow: /\n" * 10_000, TOKENS).opt_out(URL(SITE + "/a")) is None
+    assert time.process_time() - start < 2
 
 
 @pytest.mark.parametrize(("said", "delay"), [("nan", 0), ("-3", 0), ("soon", 0), ("1e999", 0), ("0", 0)])
@@ -96,7 +119,7 @@ def test_whatever_stands_in_a_robots_txt_it_is_read():
             assert (
                 robots.opt_out(URL(SITE + "/a%20b/$*?q")) in (None, "opted out: robots.txt") and robots.crawl_delay >= 0
             )
-        assert licence_rules(text) == [] and not forbids_in_trust(text) and tdm_rules(text) == []
+        assert licence_rules(text, URL(SITE)) == [] and not forbids_in_trust(text) and tdm_rules(text) == []
 
 
 def test_tdmrep_takes_the_first_rule_that_matches():
@@ -104,6 +127,31 @@ def test_tdmrep_takes_the_first_rule_that_matches():
     rules = SiteRules(tdm=tdm_rules(text))
     assert rules.opt_out(URL(SITE + "/free/a.jpg")) is None
     assert rules.opt_out(URL(SITE + "/free/a.png")) == "opted out: tdmrep.json"
+
+
+@pytest.mark.parametrize("location", ["/künstler/*", "/k%c3%bcnstler/*", "/k%C3%BCnstler", "/%6bünstler/"])
+@pytest.mark.parametrize("path", ["/künstler/a.jpg", "/k%c3%bcnstler/%61.jpg"])
+def test_escapes_are_no_part_of_a_pattern(location, path):
+    rules = SiteRules(tdm=tdm_rules(json.dumps([{"location": location, "tdm-reservation": 1}])))
+    assert rules.opt_out(URL(SITE + quote(path, "/%"), encoded=True)) == "opted out: tdmrep.json"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "matches"),
+    [
+        ("/a%2Db", "/a-b", True),
+        ("/a,b", "/a%2cb", True),
+        ("/a%2Fb", "/a/b", False),
+        ("/a%2fb", "/a%2Fb", True),
+        ("/a%2Ab", "/a*b", True),
+        ("/a%2Ab", "/axb", False),
+        ("/100%", "/100%25", True),
+        ("/a%24", "/a$b", True),
+        ("/a$", "/a$b", False),
+    ],
+)
+def test_what_is_escaped_is_the_same_save_where_it_means_something(pattern, path, matches):
+    assert path_matches(plain_pattern(pattern), plain_path(path)) == matches
 
 
 @pytest.mark.parametrize("text", ["", "{", "[" * 100_000, "null", '[1, {}, {"location": 3}]', '"x"'])
@@ -140,16 +188,42 @@ RSL = '<rsl xmlns="https://rslstandard.org/rsl"><content url="{}">{}</content></
     ],
 )
 def test_rsl_licences(licences, forbidden):
-    rules = SiteRules(licence=licence_rules(RSL.format("/art/", licences)))
+    rules = SiteRules(licence=licence_rules(RSL.format("/art/", licences), URL(SITE)))
     assert (rules.opt_out(URL(SITE + "/art/a.jpg")) == "opted out: RSL license") == forbidden
     assert rules.opt_out(URL(SITE + "/b.jpg")) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "forbidden"),
+    [
+        ("https://example.com/", True),
+        ("http://EXAMPLE.com:8080/art/*", True),
+        ("//example.com/art/", True),
+        ("", True),
+        ("/%61rt/", True),
+        ("https://other.example/", False),
+        ("//other.example/art/", False),
+        ("http://[", False),
+    ],
+)
+def test_an_rsl_content_holds_for_its_host(url, forbidden):
+    licence = '<license><prohibits type="usage">all</prohibits></license>'
+    rules = SiteRules(licence=licence_rules(RSL.format(url, licence), URL(SITE)))
+    assert (rules.opt_out(URL(SITE + "/art/a.jpg")) is not None) == forbidden
+
+
+def test_nested_licences_take_no_long_time():
+    nested = "<content>" * 6000 + "<license/>" * 6000 + "</content>" * 6000
+    start = time.process_time()
+    assert len(licence_rules(f"<rsl>{nested}</rsl>", URL(SITE))) == 1
+    assert time.process_time() - start < 1
 
 
 @pytest.mark.parametrize(
     "text", ["", "<rsl", "no xml", '<!DOCTYPE r [<!ENTITY a "b">]><r><content url="/"><license/></content></r>']
 )
 def test_broken_or_hostile_licences_are_passed_over(text):
-    assert licence_rules(text) == []
+    assert licence_rules(text, URL(SITE)) == []
 
 
 @pytest.mark.parametrize(

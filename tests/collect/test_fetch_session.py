@@ -2,19 +2,23 @@
 
 import asyncio
 import gzip
+import hashlib
 import itertools
 import socket
 import threading
 import time
+import zlib
 
 import pytest
 from aiohttp import web
 from loopback import loopback
+from yarl import URL
 
 from crossgrain.collect.fetch import FetchConfig, Request, fetch_all, fetch_file
 from crossgrain.collect.fetch.feed import Feed
 from crossgrain.collect.fetch.reasons import FetchError
 from crossgrain.collect.fetch.sites import RulesCache
+from crossgrain.collect.images.blocklist import Blocklist, BlocklistConfig
 from crossgrain.config import RecipeError, read_config
 
 JPEG = b"\xff\xd8 image"
@@ -85,6 +89,87 @@ def test_a_gzip_body_is_unpacked_though_none_was_asked_for(server):
     assert next(fetch_all([Request(server.url("/a.jpg"))], server.config())).data == body
 
 
+def packed_raw(body: bytes) -> bytes:
+    deflate = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return deflate.compress(body) + deflate.flush()
+
+
+@pytest.mark.parametrize(
+    ("encoding", "pack"),
+    [
+        ("gzip", lambda body: gzip.compress(body[:500]) + gzip.compress(body[500:])),
+        ("gzip", lambda body: gzip.compress(body) + bytes(100)),
+        ("deflate", zlib.compress),
+        ("deflate", packed_raw),
+    ],
+)
+def test_packed_bodies_of_every_form_are_unpacked_whole(server, encoding, pack):
+    body = JPEG * 1000
+    server.paths["/a.jpg"] = (200, {"Content-Type": "image/jpeg", "Content-Encoding": encoding}, pack(body))
+    assert next(fetch_all([Request(server.url("/a.jpg"))], server.config())).data == body
+
+
+def test_a_last_member_that_is_cut_is_told(server):
+    body = gzip.compress(JPEG) + gzip.compress(JPEG * 1000)[:-9]
+    server.paths["/a.jpg"] = (200, {"Content-Type": "image/jpeg", "Content-Encoding": "gzip"}, body)
+    assert next(fetch_all([Request(server.url("/a.jpg"))], server.config())).reason == "truncated body"
+
+
+@pytest.mark.parametrize("redirected", [False, True])
+@pytest.mark.parametrize(
+    ("written", "asked"),
+    [
+        ("/fetch/https%3A%2F%2Fe.org%2Fi.jpg", "/fetch/https%3A%2F%2Fe.org%2Fi.jpg"),
+        ("/x%2Cy%40z%21.jpg?u=https%3A%2F%2Fx.org%2fb", "/x%2Cy%40z%21.jpg?u=https%3A%2F%2Fx.org%2fb"),
+        ("/ä b.jpg?ö=ü", "/%C3%A4%20b.jpg?%C3%B6=%C3%BC"),
+        ("/a/../b/./c.jpg#part", "/b/c.jpg"),
+    ],
+)
+def test_a_url_is_asked_for_as_it_is_written(server, written, asked, redirected):
+    async def record(request):
+        if request.path == "/start":
+            raise web.HTTPFound(URL(written, encoded=True))
+        seen.append(request.raw_path)
+        return web.Response(body=JPEG, content_type="image/jpeg")
+
+    seen = []
+    server.paths["*"] = record
+    found = next(fetch_all([Request(server.url("/start" if redirected else written))], server.config(site_files=())))
+    assert (found.data, found.final_url, seen) == (JPEG, server.url(asked), [asked])
+
+
+def test_a_redirect_without_an_address_is_no_success(server):
+    server.paths["/a.jpg"] = (302, {"Location": ""}, b"")
+    found = next(fetch_all([Request(server.url("/a.jpg"))], server.config()))
+    assert (found.reason, found.data, found.transient) == ("bad response", None, False)
+
+
+def listed(folder, **contents) -> Blocklist:
+    """A block list of these URLs and files."""
+    lists = {}
+    for name, content in contents.items():
+        (folder / name).write_text(f"{hashlib.md5(content).hexdigest()}\n")
+        lists[name] = (folder / name,)
+    return Blocklist(BlocklistConfig(**lists))
+
+
+def test_a_redirect_to_a_url_on_the_block_list_is_not_followed(server, tmp_path):
+    server.paths["/a.jpg"] = (302, {"Location": "/listed.jpg"}, b"")
+    blocklist = listed(tmp_path, url_hashes=server.url("/listed.jpg").encode())
+    found = next(fetch_all([Request(server.url("/a.jpg"))], server.config(), blocklist=blocklist))
+    assert (found.reason, found.data, server.asked["/listed.jpg"]) == ("on a block list", None, 0)
+    assert found.detail.startswith("md5 ") and not found.transient
+
+
+def test_a_file_on_the_block_list_is_refused_as_that_whatever_it_says_itself(server, tmp_path):
+    body = b'\xff\xd8 plus:DataMining="DMI-PROHIBITED"'
+    server.paths["/a.jpg"] = body
+    assert next(fetch_all([Request(server.url("/a.jpg"))], server.config())).reason.startswith("opted out: IPTC")
+    blocklist = listed(tmp_path, file_hashes=body)
+    found = next(fetch_all([Request(server.url("/a.jpg"))], server.config(), blocklist=blocklist))
+    assert (found.reason, found.data) == ("on a block list", None)
+
+
 def test_pages_have_their_own_types(server):
     server.paths["/page"] = (200, {"Content-Type": "text/html; charset=utf-8"}, b"<html>")
     asked = [Request(server.url("/page"), "page"), Request(server.url("/a.jpg"), "page")]
@@ -133,6 +218,26 @@ def test_bodies_in_flight_are_bounded_while_the_caller_is_slow(server):
     answered = 1 + sum(fetched.data == body for fetched in fetching)
     assert answered == 24
     assert images <= 24  # asked for at once, yet not read: the budget is below
+
+
+def test_a_slow_caller_is_no_fault_of_the_server(server):
+    body = b"\xff\xd8" + bytes(3 * 2**19)
+
+    async def unsaid_length(request):
+        response = web.StreamResponse(headers={"Content-Type": "image/jpeg"})
+        await response.prepare(request)
+        await response.write(body)
+        return response
+
+    server.paths["*"] = unsaid_length
+    limits = {"max_image_bytes": 2**21, "max_page_bytes": 2**20, "max_bytes_in_flight": 2**22, "concurrency": 8}
+    found = []
+    for fetched in fetch_all(
+        (Request(server.url(f"/{i}.jpg")) for i in range(12)), server.config(**limits, total_seconds=0.9)
+    ):
+        found.append(fetched.reason or fetched.data == body)
+        time.sleep(0.3)
+    assert found == [True] * 12
 
 
 def test_what_fails_for_now_is_asked_again_and_told_from_what_fails_for_good(server):
@@ -191,6 +296,7 @@ def test_a_file_is_downloaded_whole_or_not_at_all(server, tmp_path):
         {"agent": "Mozilla"},
         {"agent": "Googlebot-Image"},
         {"agent": "two words"},
+        {"agent": "Edge"},
         {"contact": "x\r\nHost: y"},
         {"ports": []},
         {"max_bytes_in_flight": 1000},
@@ -203,6 +309,10 @@ def test_a_file_is_downloaded_whole_or_not_at_all(server, tmp_path):
 def test_configurations_that_are_refused(wrong):
     with pytest.raises(RecipeError):
         read_config(FetchConfig, wrong, "recipe")
+
+
+def test_an_agent_may_have_part_of_a_browsers_name_in_its_own():
+    assert read_config(FetchConfig, {"agent": "knowledge-crawler"}, "recipe").agent == "knowledge-crawler"
 
 
 def test_what_only_speaks_http_is_no_answer_to_https_and_a_dead_port_is_asked_once(server):

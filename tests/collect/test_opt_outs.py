@@ -1,6 +1,7 @@
 """Each machine-readable way of opting out that a page, a response or a file carries is seen, and named."""
 
 import io
+import time
 import zlib
 
 import pytest
@@ -32,6 +33,10 @@ def test_each_word_of_robots_meta_and_header_is_named(word):
         ([("tdm-reservation", "0"), ("tdm-policy", "https://example.com/policy")], None),
         ([("robots", "index, follow, max-image-preview:large")], None),
         ([("description", "noai noindex noml")], None),
+        ([("robots", "max-image-preview: none, max-snippet: 20")], None),
+        ([("robots", "max-image-preview:large noindex")], "opted out: meta noindex"),
+        ([("robots", "index; noai")], "opted out: meta noai"),
+        ([("robots", "unavailable_after: 25-Jun-2010 15:00:00 EST")], "opted out: meta noindex"),
         ([], None),
     ],
 )
@@ -49,6 +54,19 @@ def test_metas(metas, reason):
         ("crossgrain: noimageindex", "noimageindex"),
         ("*: noai", "noai"),
         ("unavailable_after: 25 Jun 2030 15:00:00 PST, noai", "noai"),
+        ("unavailable_after: Wed, 25 Jun 2098 15:00:00 GMT, noai", "noai"),
+        ("unavailable_after: Wednesday, 25-Jun-98 15:00:00 GMT, noai", "noai"),
+        ("unavailable_after: 2098-06-25T15:00:00+00:00, noai", "noai"),
+        ("unavailable_after: Wed, 25 Jun 2098 15:00:00 GMT", None),
+        ("unavailable_after: Fri, 25 Jun 2010 15:00:00 GMT", "noindex"),
+        ("unavailable_after: 2010-06-25", "noindex"),
+        ("unavailable_after: some day", None),
+        ("googlebot: unavailable_after: 25 Jun 2010 15:00:00 GMT", None),
+        ("crossgrain/1.0: noai", "noai"),
+        ("otherbot/2.1: noindex, noai", None),
+        ("max-image-preview: none", None),
+        ("max-image-preview:none, noimageindex", "noimageindex"),
+        ("noai; noindex", "noai"),
         ("max-snippet:20, noindex", "noindex"),
         ("all", None),
         ("", None),
@@ -63,6 +81,9 @@ def test_x_robots_tag_with_agents_and_several_headers(header, reason):
     [
         ("tdm-reservation", "1", "opted out: header tdm-reservation"),
         ("tdm-reservation", "0", None),
+        ("tdm-reservation", "0\n1", "opted out: header tdm-reservation"),
+        ("tdm-reservation", "0, 1", "opted out: header tdm-reservation"),
+        ("tdm-reservation", "0\n0", None),
         ("content-usage", "train-ai=n", "opted out: header Content-Usage"),
         ("content-usage", "search=y, train-ai=y", None),
         ("content-signal", "search=yes, ai-train=no", "opted out: header Content-Signal"),
@@ -94,6 +115,11 @@ MINING = {
     "element": xmp(f"><plus:DataMining>{PLUS}DMI-PROHIBITED</plus:DataMining>"),
     "resource": xmp(f'><plus:DataMining rdf:resource="{PLUS}DMI-PROHIBITED-AIMLTRAINING"/>'),
     "words": xmp("><plus:DataMining>Prohibited except for search engine indexing</plus:DataMining>"),
+    "list": xmp(f"><plus:DataMining><rdf:Bag><rdf:li>{PLUS}DMI-PROHIBITED</rdf:li></rdf:Bag></plus:DataMining>"),
+    "value": xmp(
+        f"><plus:DataMining rdf:parseType='Resource'><rdf:value>{PLUS}DMI-PROHIBITED</rdf:value></plus:DataMining>"
+    ),
+    "about": xmp(f"><plus:DataMining><rdf:Description rdf:about='{PLUS}DMI-PROHIBITED'/></plus:DataMining>"),
     "constraint": xmp(f'plus:DataMining="{PLUS}DMI-PROHIBITED-SEECONSTRAINT">'),
 }
 
@@ -114,6 +140,14 @@ def test_xmp_in_png_packed_or_not(packed):
     assert embedded_opt_out(data) == "opted out: IPTC plus:DataMining"
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_xmp_in_hexadecimal_in_png(packed):
+    info = PngInfo()
+    text = MINING["attribute"]
+    info.add_text("Raw profile type xmp", f"\nxmp\n{len(text):8}\n{text.hex()}\n", zip=packed)
+    assert embedded_opt_out(picture("PNG", pnginfo=info)) == "opted out: IPTC plus:DataMining"
+
+
 def test_a_bomb_in_a_text_chunk_is_not_unpacked_whole():
     packed = zlib.compress(b"\0" * 50_000_000)
     body = b"XML:com.adobe.xmp\0\1\0\0\0" + packed
@@ -123,8 +157,27 @@ def test_a_bomb_in_a_text_chunk_is_not_unpacked_whole():
 
 
 @pytest.mark.parametrize("value", ["DMI-ALLOWED", "DMI-UNSPECIFIED"])
-def test_allowed_or_unsaid_mining_is_no_opt_out(value):
-    assert embedded_opt_out(picture("JPEG", xmp=xmp(f'plus:DataMining="{PLUS}{value}">'))) is None
+@pytest.mark.parametrize(
+    "form",
+    [
+        'plus:DataMining="{}" dc:rights="Copying prohibited">',
+        "><plus:DataMining>{}</plus:DataMining><dc:rights>Copying prohibited</dc:rights>",
+        '><plus:DataMining rdf:resource="{}"/><dc:rights>Copying prohibited</dc:rights>',
+    ],
+)
+def test_allowed_or_unsaid_mining_is_no_opt_out(value, form):
+    assert embedded_opt_out(picture("JPEG", xmp=xmp(form.format(PLUS + value)))) is None
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [b"DataMining", b"DataMining resource", b"c2pa.ai_training useuseuseuse", b" tdm:reservation", b"<a:DataMining>"],
+)
+def test_hostile_metadata_take_no_long_time(unit):
+    data = b"GIF8 training-mining" + unit * (2**22 // len(unit))
+    start = time.process_time()
+    assert embedded_opt_out(data) is None
+    assert time.process_time() - start < 1
 
 
 def test_tdm_reservation_in_xmp():

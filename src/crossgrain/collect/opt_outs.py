@@ -9,10 +9,13 @@ TDM Reservation Protocol (W3C community group report, 10 May 2024); IETF AIPREF 
 C2PA 1.x and CAWG 1.0.
 """
 
+import binascii
 import contextlib
 import re
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 
 # Agents that collect for AI. A site that turns these away says no to collecting for AI, whoever does it.
 AI_TOKENS = (
@@ -42,7 +45,9 @@ AI_TOKENS = (
 OWN_TOKEN = "crossgrain"
 
 _NO = ("noai", "noimageai", "noml", "disallowaitraining", "noindex", "noimageindex", "none")
-_WITH_VALUE = ("unavailable_after", "max-snippet", "max-image-preview", "max-video-preview")
+_AGENT = re.compile(r"\s*(\*|[a-z_][\w.-]*)(?:/[\w.-]*)?\s*:")
+_LIMIT = re.compile(r"\bmax-(?:snippet|image-preview|video-preview)\s*:\s*[^\s,;]*")  # their "none" forbids nothing
+_UNAVAILABLE = re.compile(r"\bunavailable_after\s*:\s*((?:[a-z]{3,9},)?[^,;]*)")
 # Categories of use whose "no" forbids training: AIPREF's present names and those of its earlier drafts.
 _TRAINING = ("train-ai", "ai-train", "train-genai", "ai", "genai", "tdm", "bots")
 _MAX_TEXT = 2**20  # bytes that a compressed chunk of text may inflate to
@@ -58,7 +63,7 @@ def page_opt_out(
     """
     for name, content in metas:
         if name == "robots" or name == OWN_TOKEN or name in tokens:
-            word = _first_no(re.split(r"[,\s]+", content.lower()))
+            word = _first_no(_without_values(content.lower()))
             if word:
                 return f"opted out: meta {word}"
         elif name == "tdm-reservation" and content.strip() == "1":
@@ -72,7 +77,7 @@ def response_opt_out(headers: Mapping[str, str], tokens: Collection[str] = AI_TO
     """Why a response may not be collected, by its headers (as in `page_opt_out`), or None."""
     if "x-robots-tag" in headers and (word := _robots_tag(headers["x-robots-tag"], tokens)):
         return f"opted out: X-Robots-Tag {word}"
-    if headers.get("tdm-reservation", "").strip().startswith("1"):
+    if re.search(r"(?:^|[,\n])\s*1", headers.get("tdm-reservation", "")):
         return "opted out: header tdm-reservation"
     for name, shown in (("content-usage", "Content-Usage"), ("content-signal", "Content-Signal")):
         if name in headers and forbids_training(headers[name]):
@@ -106,7 +111,7 @@ def embedded_opt_out(data: bytes) -> str | None:
     if b"DataMining" in text:
         for match in _DATA_MINING.finditer(text):
             # DMI-PROHIBITED and its narrower forms, as URI or in the words of the vocabulary.
-            if b"prohibited" in match[1].lower():
+            if b"prohibited" in match[0].lower():
                 return "opted out: IPTC plus:DataMining"
     if b"reservation" in text and _TDM.search(text):
         return "opted out: XMP tdm:reservation"
@@ -117,32 +122,53 @@ def embedded_opt_out(data: bytes) -> str | None:
     return None
 
 
-def _first_no(words: Collection[str]) -> str | None:
+def _first_no(text: str) -> str | None:
+    words = re.split(r"[,;\s]+", text)
     return next((("noindex" if word == "none" else word) for word in _NO if word in words), None)
+
+
+def _without_values(text: str) -> str:
+    """Directives without the values of those that have one; where a time is over, "noindex" stands before it."""
+    if ":" not in text:
+        return text
+    return _UNAVAILABLE.sub(lambda match: ("", "noindex ")[_is_past(match[1])] + match[1], _LIMIT.sub("", text))
+
+
+def _is_past(date: str) -> bool:
+    """Whether a date in one of HTTP's or ISO's forms is over; one that cannot be read is not."""
+    for read in (datetime.fromisoformat, parsedate_to_datetime):
+        with contextlib.suppress(ValueError, TypeError, OverflowError):
+            when = read(date.strip().upper())
+            return (when if when.tzinfo else when.replace(tzinfo=UTC)) < datetime.now(UTC)
+    return False
 
 
 def _robots_tag(value: str, tokens: Collection[str]) -> str | None:
     for line in value.lower().split("\n"):
-        words: set[str] = set()
+        words = []
         for_us = True
-        for part in line.split(","):
-            name, colon, rest = part.partition(":")
-            if colon and name.strip() not in _WITH_VALUE:  # `agent: word`, for all words up to the next agent
-                for_us = name.strip() in ("*", OWN_TOKEN) or name.strip() in tokens
-                part = rest
+        for part in _without_values(line).split(","):
+            if agent := _AGENT.match(part):  # for all words up to the next agent
+                for_us = agent[1] in ("*", OWN_TOKEN) or agent[1] in tokens
+                part = part[agent.end() :]
             if for_us:
-                words.update(part.split())
-        if word := _first_no(words):
+                words.append(part)
+        if word := _first_no(",".join(words)):
             return word
     return None
 
 
 _DATA_MINING = re.compile(
-    rb"DataMining(?:\s*=\s*[\"']|[^<>]{0,300}?resource\s*=\s*[\"']|[^<>]{0,100}>)\s*([^<\"']{1,200})", re.DOTALL
+    rb"DataMining(?:\s*=\s*[\"'][^<\"']{1,300}"
+    # As an element: its tag, and what stands in it, values in elements of RDF included, with the tag that ends it.
+    rb"|(?!\s*=)(?:(?!DataMining)[^<>]){0,600}"
+    rb">(?:(?<=/>)|(?:(?!</?[\w:.-]{0,30}DataMining).){0,800}(?:</[\w:.-]{0,30}DataMining)?))",
+    re.DOTALL,
 )
 _TDM = re.compile(rb"\btdm(?:rep)?[:_-]reservation(?:\s*=\s*[\"']|[^<>]{0,100}>)\s*1\b")
 _C2PA = re.compile(
-    rb"(?:c2pa|cawg)\.(data_mining|ai_training|ai_generative_training)\b.{0,600}?use.{1,6}?(notAllowed|constrained|allowed)",
+    rb"(?:c2pa|cawg)\.(data_mining|ai_training|ai_generative_training)\b(?:(?!c2pa\.|cawg\.).){0,600}?"
+    rb"use.{1,6}?(notAllowed|constrained|allowed)",
     re.DOTALL,
 )
 
@@ -182,19 +208,33 @@ def _before_scan(jpeg: bytes) -> bytes:
 
 
 def _png_texts(png: bytes) -> Iterator[bytes]:
-    """All chunks of a PNG but its pixels; compressed text (zTXt, iTXt) is unpacked, a bounded amount."""
+    """All chunks of a PNG but its pixels; text that does not show in them is unpacked, a bounded amount."""
     at, left = 8, 16
     while at + 12 <= len(png):
         length, kind = int.from_bytes(png[at : at + 4]), png[at + 4 : at + 8]
-        if kind not in (b"IDAT", b"fdAT"):
-            yield png[at + 8 : at + 8 + length]
-        if kind in (b"zTXt", b"iTXt") and left:
+        body = png[at + 8 : at + 8 + length] if kind not in (b"IDAT", b"fdAT") else b""
+        yield body
+        if left and (text := _hidden_text(kind, body)):
             left -= 1
-            name, _, rest = png[at + 8 : at + 8 + length].partition(b"\0")
-            packed = rest[1:] if kind == b"zTXt" else rest[2:].split(b"\0", 2)[-1] if rest[:1] == b"\1" else b""
-            with contextlib.suppress(zlib.error):
-                yield name + b" " + zlib.decompressobj().decompress(packed, _MAX_TEXT)
+            yield text
         at += 12 + length
+
+
+def _hidden_text(kind: bytes, body: bytes) -> bytes:
+    """What is packed in a chunk of text, or stands there in hexadecimal, as a "Raw profile type" does."""
+    if kind not in (b"tEXt", b"zTXt", b"iTXt"):
+        return b""
+    name, _, text = body.partition(b"\0")
+    packed = kind == b"zTXt" or (kind == b"iTXt" and text[:1] == b"\1")
+    if packed:
+        text = text[1:] if kind == b"zTXt" else text[2:].split(b"\0", 2)[-1]
+        with contextlib.suppress(zlib.error):
+            text = zlib.decompressobj().decompress(text, _MAX_TEXT)
+    if name.startswith(b"Raw profile type"):  # a line with its name, one with its length, and lines of digits
+        digits = b"".join(text.strip().split(b"\n", 2)[-1].split())
+        with contextlib.suppress(binascii.Error):
+            return binascii.unhexlify(digits[: len(digits) // 2 * 2])
+    return name + b" " + text if packed else b""
 
 
 def _riff_chunks(webp: bytes) -> Iterator[bytes]:

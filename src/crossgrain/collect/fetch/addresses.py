@@ -22,6 +22,7 @@ from yarl import URL
 from crossgrain.collect.domains import registrable_domain
 from crossgrain.collect.fetch import reasons
 from crossgrain.collect.fetch.reasons import FetchError
+from crossgrain.collect.pages import urls
 
 Address = IPv4Address | IPv6Address
 Lookup = Callable[[str], Sequence[str]]  # host name -> addresses; raises OSError
@@ -102,7 +103,11 @@ def check_url(text: str | URL, ports: Collection[int], allow_loopback: bool = Fa
         raise FetchError(reasons.BAD_URL, f"more than {_MAX_URL} characters")
     try:
         url = text if isinstance(text, URL) else URL(text.strip())
-        host, port = url.raw_host, url.port
+        host = url.raw_host
+        if host and isinstance(text, str) and (written := urls.normalise(text)):
+            url = URL(written, encoded=True)  # which escapes stand in a path is the server's business
+            url = url if url.raw_host == host else url.with_host(host)
+        port = url.port
     except (ValueError, UnicodeError) as error:
         raise FetchError(reasons.BAD_URL, str(error)[:200]) from None
     if url.scheme not in ("http", "https"):
@@ -122,6 +127,11 @@ def check_url(text: str | URL, ports: Collection[int], allow_loopback: bool = Fa
         raise FetchError(reasons.ADDRESS, str(address))
     plain = str(address)
     return (url if host == plain else url.with_host(plain)).with_fragment(None)
+
+
+def check_redirect(url: URL, location: str, ports: Collection[int], allow_loopback: bool = False) -> URL:
+    """Where an answer sends us on from `url`, checked like any other. Raises FetchError."""
+    return check_url(urls.Resolver(str(url)).resolve(location) or location, ports, allow_loopback)
 
 
 @functools.lru_cache(maxsize=65536)

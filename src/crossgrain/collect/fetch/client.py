@@ -11,6 +11,7 @@ import zlib
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 import aiohttp
@@ -23,6 +24,7 @@ from crossgrain.collect.fetch.politeness import ByteBudget
 from crossgrain.collect.fetch.reasons import FetchError
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_GZIP = b"\x1f\x8b"
 _STEP = 2**20  # bytes reserved for a body whose length is not said, before the largest allowed one is
 
 
@@ -43,6 +45,7 @@ class Wanted:
     max_bytes: int
     accept: str
     allows: Callable[[str], bool]
+    lenient: bool = False  # every 2xx status is a success, and of what is too long the beginning is kept
 
 
 class Client:
@@ -104,16 +107,17 @@ class Client:
     async def _read(self, response: aiohttp.ClientResponse, wanted: Wanted, deadline: asyncio.Timeout) -> Answer:
         headers = joined_headers(response.headers.items())
         status = response.status
-        if status in REDIRECTS and "location" in headers:
+        location = headers.get("location", "").partition("\n")[0].strip()
+        if status in REDIRECTS and location:
             # What stands in its body is not read: the connection closes with it.
-            return Answer(status=status, headers=headers, location=headers["location"].split("\n")[0])
-        if status != 200:
+            return Answer(status=status, headers=headers, location=location)
+        if status != 200 and not (wanted.lenient and 200 < status < 300):
             raise reasons.of_status(status, retry_after(headers.get("retry-after", "")))
         kind = headers.get("content-type", "").split(";")[0].strip().lower()
         if not wanted.allows(kind):
             raise FetchError(reasons.CONTENT_TYPE, kind[:80], status=status)
         length = response.content_length
-        if length is not None and length > wanted.max_bytes:
+        if length is not None and length > wanted.max_bytes and not wanted.lenient:
             raise FetchError(reasons.TOO_MANY_BYTES, f"{length:,} bytes announced", status=status)
         encoding = headers.get("content-encoding", "").strip().lower()
         inflater = None if encoding in ("", "identity") else _Inflater(encoding)
@@ -121,33 +125,39 @@ class Client:
 
         async def reserve(amount: int) -> None:
             nonlocal reserved
-            waited = await self._budget.take(amount)
+            when = deadline.when()
+            deadline.reschedule(None)  # the server does not answer for what waits for us
+            waited = await self._budget.take(amount, more=reserved > 0)
             reserved += amount
-            if waited and (when := deadline.when()) is not None:
-                deadline.reschedule(when + waited)  # it waited for us, not for the server
+            deadline.reschedule(None if when is None else when + waited)
 
         try:
-            await reserve(min(_STEP, wanted.max_bytes) if length is None or inflater else length)
+            await reserve(min(_STEP if length is None or inflater else length, wanted.max_bytes))
             parts: list[bytes] = []
             size = received = 0
+            cut = False
             start = time.monotonic()
-            while chunk := await response.content.readany():
+            while not cut and (chunk := await response.content.readany()):
                 received += len(chunk)
                 for part in (chunk,) if inflater is None else inflater.pieces(chunk):
                     size += len(part)
                     if size > wanted.max_bytes:
-                        raise FetchError(reasons.TOO_MANY_BYTES, f"more than {wanted.max_bytes:,}", status=status)
+                        if not wanted.lenient:
+                            raise FetchError(reasons.TOO_MANY_BYTES, f"more than {wanted.max_bytes:,}", status=status)
+                        cut, part, size = True, part[: wanted.max_bytes - size], wanted.max_bytes
                     if size > reserved:
                         before = time.monotonic()
                         await reserve(wanted.max_bytes - reserved)
                         start += time.monotonic() - before
                     parts.append(part)
+                    if cut:
+                        break
                 seconds = time.monotonic() - start
-                if inflater is not None and (inflater.ended or received > wanted.max_bytes):
+                if inflater is not None and (inflater.over or received > wanted.max_bytes):
                     break
                 if seconds > self._config.grace_seconds and received < self._config.min_rate * seconds:
                     raise FetchError(reasons.TOO_SLOW, f"{received:,} bytes in {seconds:.1f} s", status=status)
-            if inflater is not None and not inflater.ended:
+            if inflater is not None and not inflater.whole and not cut:
                 raise FetchError(reasons.TRUNCATED, "packed body", status=status)
             if not size:
                 raise FetchError(reasons.EMPTY, status=status)
@@ -173,7 +183,8 @@ def retry_after(value: str) -> float:
     if value.isascii() and value.isdigit():
         return float(value[:9])
     try:
-        return max(parsedate_to_datetime(value).timestamp() - time.time(), 0.0)
+        when = parsedate_to_datetime(value)  # without a time zone in one of its three forms, and UTC in all of them
+        return max((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() - time.time(), 0.0)
     except (ValueError, TypeError, OverflowError):
         return 0.0
 
@@ -185,20 +196,30 @@ class _Inflater:
         if encoding not in ("gzip", "x-gzip", "deflate"):
             raise FetchError(reasons.CONTENT_ENCODING, encoding[:40])
         self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)  # by its header: gzip or zlib
+        self._may_be_raw = encoding == "deflate"  # as some servers understand the word
+        self.over = False  # what follows is no part of the body
 
     @property
-    def ended(self) -> bool:
-        """Whether the packed body is whole; what follows it is not read."""
+    def whole(self) -> bool:
+        """Whether nothing is missing from the packed body. More may follow: gzip has members, one after the other."""
         return self._inflate.eof
 
     def pieces(self, chunk: bytes) -> Iterator[bytes]:
         """The decoded bytes of the next chunk."""
-        while chunk and not self.ended:
+        while chunk and not self.over:
+            if self._inflate.eof:
+                self.over = not chunk.startswith(_GZIP[: len(chunk)])
+                self._inflate = self._inflate if self.over else zlib.decompressobj(zlib.MAX_WBITS | 16)
+                continue
             try:
                 part = self._inflate.decompress(chunk, 65536)
             except zlib.error as error:
-                raise FetchError(reasons.BAD_RESPONSE, str(error)) from None
-            chunk = self._inflate.unconsumed_tail
+                if not self._may_be_raw:
+                    raise FetchError(reasons.BAD_RESPONSE, str(error)) from None
+                self._inflate, part = zlib.decompressobj(-zlib.MAX_WBITS), b""
+            else:
+                chunk = self._inflate.unused_data or self._inflate.unconsumed_tail
+            self._may_be_raw = False
             if part:
                 yield part
 

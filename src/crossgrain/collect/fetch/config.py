@@ -16,8 +16,9 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Pause = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 SiteFile = Literal["tdmrep.json", "ai.txt", "trust.txt", "license"]
 
+ROBOTS_BYTES = 512 * 1024  # of a robots.txt that are read; RFC 9309 asks for 500 KiB at least
 _LOOPBACK = "CROSSGRAIN_TEST_ALLOW_LOOPBACK"
-_OTHERS = re.compile(r"mozilla|chrome|safari|firefox|googlebot|bingbot|edge", re.IGNORECASE)
+_OTHERS = re.compile(r"mozilla|chrome|safari|firefox|googlebot|bingbot|^edge?$", re.IGNORECASE)
 
 
 @configclass
@@ -33,6 +34,7 @@ class FetchConfig:
     address_concurrency: Count = 16  # the same for one IP address: many domains may share a server
     address_delay: Pause = 0.02
     max_crawl_delay: Pause = 30.0  # seconds; a site whose robots.txt asks for more is left alone
+    sharers: Count = 1  # that ask a site at once, each with its part of these limits: see `for_one_of`
 
     connect_seconds: Seconds = 5.0
     total_seconds: Seconds = 20.0  # one answer from connecting to its last byte, redirects included
@@ -62,9 +64,10 @@ class FetchConfig:
             raise ValueError(f"agent is a product token of your own (letters, - and _), not {self.agent!r}")
         if not re.fullmatch(r"[\x21-\x7e]*", self.contact) or set(self.contact) & set("()<>"):
             raise ValueError(f"contact is a URL or an e-mail address, not {self.contact!r}")
-        if self.max_bytes_in_flight < 2 * max(self.max_image_bytes, self.max_page_bytes):
+        if self.max_bytes_in_flight < 2 * max(self.max_image_bytes, self.max_page_bytes, ROBOTS_BYTES):
             raise ValueError(
                 f"max_bytes_in_flight {self.max_bytes_in_flight:,} must hold two bodies of the largest allowed size"
+                f" ({ROBOTS_BYTES:,} at least)"
             )
         if not self.ports or not all(0 < port < 65536 for port in self.ports):
             raise ValueError(f"ports are numbers from 1 to 65535, not {self.ports}")
@@ -78,14 +81,15 @@ class FetchConfig:
         """Lower-case agents whose prohibitions hold, our own first."""
         return tuple(dict.fromkeys((self.agent.lower(), *(token.lower() for token in self.ai_tokens))))
 
-    def for_one_of(self, processes: int) -> "FetchConfig":
-        """What each of several processes that fetch at once keeps to, so that together they keep to this."""
+    def for_one_of(self, sharers: int) -> "FetchConfig":
+        """What each of several that fetch from the same sites at once keeps to, so that together they keep to this."""
         return replace(
             self,
-            domain_concurrency=max(self.domain_concurrency // processes, 1),
-            domain_delay=self.domain_delay * processes,
-            address_concurrency=max(self.address_concurrency // processes, 1),
-            address_delay=self.address_delay * processes,
+            sharers=self.sharers * sharers,
+            domain_concurrency=max(self.domain_concurrency // sharers, 1),
+            domain_delay=self.domain_delay * sharers,
+            address_concurrency=max(self.address_concurrency // sharers, 1),
+            address_delay=self.address_delay * sharers,
         )
 
     def check_contact(self) -> None:

@@ -5,10 +5,8 @@ import os
 import time
 from pathlib import Path
 
-from yarl import URL
-
 from crossgrain.collect.fetch import reasons
-from crossgrain.collect.fetch.addresses import Lookup, Resolver, check_url, system_lookup
+from crossgrain.collect.fetch.addresses import Lookup, Resolver, check_redirect, check_url, system_lookup
 from crossgrain.collect.fetch.client import REDIRECTS, Client, retry_after
 from crossgrain.collect.fetch.config import FetchConfig, loopback_allowed
 from crossgrain.collect.fetch.politeness import ByteBudget, backoff
@@ -69,8 +67,8 @@ async def _attempt(url: str, path: Path, config: FetchConfig, max_bytes: int, cl
         have = path.stat().st_size if path.exists() else 0
         headers = {"Range": f"bytes={have}-"} if have else {}
         async with client.open(target, headers, max(end - time.monotonic(), 0.001)) as response:
-            if response.status in REDIRECTS and "Location" in response.headers:
-                target = check_url(target.join(URL(response.headers["Location"])), config.ports, loopback_allowed())
+            if response.status in REDIRECTS and (location := response.headers.get("Location", "").strip()):
+                target = check_redirect(target, location, config.ports, loopback_allowed())
                 continue
             resumed = response.status == 206 and response.headers.get("Content-Range", "").startswith(f"bytes {have}-")
             if response.status != 200 and not resumed:

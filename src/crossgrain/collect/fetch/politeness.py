@@ -5,6 +5,7 @@ from the same domain each keep to its limits, so shards of requests are best cut
 """
 
 import asyncio
+import contextlib
 import random
 import time
 from collections import deque
@@ -62,11 +63,12 @@ class Lane:
         await self._slots.acquire()
         try:
             self._check()
-            start = max(time.monotonic(), self._next)
-            self._next = start + self.delay
-            while (wait := max(start, self._paused) - time.monotonic()) > 0:
+            start = self._turn()
+            while (wait := start - time.monotonic()) > 0:
                 await asyncio.sleep(wait)
                 self._check()
+                if self._paused > start:  # whoever waited through a pause begins after it, one by one
+                    start = self._turn()
         except BaseException:
             self._slots.release()
             raise
@@ -82,6 +84,8 @@ class Lane:
     def failed(self, error: FetchError) -> None:
         """Count a failure: pause where the server is busy, and open the circuit at the last one in a row."""
         if error.reason not in reasons.STRIKES:
+            if error.status:  # an answer, if not the one that was wanted
+                self._strikes = 0
             return
         now = time.monotonic()
         self._strikes += 1
@@ -94,6 +98,12 @@ class Lane:
             self._closed = now + self._config.breaker_seconds
             # After it a single failure opens the circuit again.
             self._strikes = self._config.breaker_after - 1
+
+    def _turn(self) -> float:
+        """When the next request may start; the one behind it starts later."""
+        start = max(time.monotonic(), self._next, self._paused)
+        self._next = start + self.delay
+        return start
 
     def _check(self) -> None:
         if time.monotonic() < self._closed:
@@ -128,27 +138,35 @@ def backoff(attempt: int, config: FetchConfig, chance: Callable[[], float] = ran
 
 
 class ByteBudget:
-    """How many bytes of bodies are held at once; who wants more waits, first come, first served."""
+    """How many bytes of bodies are held at once; who wants more waits, first come, first served.
 
-    def __init__(self, most: int):
+    A body that grows beyond what it has goes before those that have not begun, and so many bytes as `to_grow` are kept
+    for it: bodies that all hold a part and wait for the rest would wait for ever.
+    """
+
+    def __init__(self, most: int, to_grow: int = 0):
         self._left = most
-        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._to_grow = to_grow
+        self._growing: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._beginning: deque[tuple[int, asyncio.Future[None]]] = deque()
 
-    async def take(self, amount: int) -> float:
-        """Reserve bytes; returns the seconds that this waited."""
-        if not self._waiting and amount <= self._left:
-            self._left -= amount
-            return 0.0
+    async def take(self, amount: int, *, more: bool = False) -> float:
+        """Reserve bytes, `more` for a body that has some; returns the seconds that this waited."""
         start = time.monotonic()
+        waiting = self._growing if more else self._beginning
         future = asyncio.get_running_loop().create_future()
-        self._waiting.append((amount, future))
+        waiting.append((amount, future))
+        self.give(0)
+        if future.done():
+            return 0.0
         try:
             await future
         except asyncio.CancelledError:
             if future.done() and not future.cancelled():
                 self.give(amount)  # it was granted in the same moment
             else:
-                self._waiting.remove((amount, future))
+                with contextlib.suppress(ValueError):  # who gave bytes meanwhile has passed it over
+                    waiting.remove((amount, future))
                 self.give(0)
             raise
         return time.monotonic() - start
@@ -156,7 +174,11 @@ class ByteBudget:
     def give(self, amount: int) -> None:
         """Return bytes that were reserved."""
         self._left += amount
-        while self._waiting and self._waiting[0][0] <= self._left:
-            wanted, future = self._waiting.popleft()
-            self._left -= wanted
-            future.set_result(None)
+        for waiting, kept in ((self._growing, 0), (self._beginning, self._to_grow)):
+            while waiting and waiting[0][0] <= self._left - kept:
+                wanted, future = waiting.popleft()
+                if not future.done():  # nobody waits for a cancelled one
+                    self._left -= wanted
+                    future.set_result(None)
+            if waiting:
+                return

@@ -6,12 +6,12 @@ handed over, in the caller's. Bodies in flight are bounded in bytes, requests in
 
 import asyncio
 import contextlib
-import functools
 import itertools
 import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
 from crossgrain.collect.fetch import reasons
 from crossgrain.collect.fetch.addresses import Lookup, system_lookup
@@ -20,6 +20,7 @@ from crossgrain.collect.fetch.feed import Feed
 from crossgrain.collect.fetch.politeness import Fetched, Request
 from crossgrain.collect.fetch.sites import RulesCache
 from crossgrain.collect.fetch.visits import Visitor
+from crossgrain.collect.images.blocklist import Blocklist
 
 _WINDOW = 1024  # requests under way or waiting for their turn
 _BATCH = 32  # of them are missing before more are handed to the network
@@ -36,11 +37,13 @@ def fetch_all(
     *,
     lookup: Lookup = system_lookup,
     cache: RulesCache | None = None,
+    blocklist: Blocklist | None = None,
 ) -> Iterator[Fetched]:
     """One `Fetched` for every request, in the order in which they end; never later than `deadline` and some seconds.
 
-    `lookup` resolves names; `cache` holds the rules of sites, those of this process where none is given. Raises
-    UserError where the configuration names no contact.
+    `lookup` resolves names; `cache` holds the rules of sites, those of this process where none is given; `blocklist`
+    holds at every redirect, and for files before their opt-outs. Raises UserError where the configuration names no
+    contact.
     """
     config.check_contact()
     if cache is None:
@@ -48,15 +51,15 @@ def fetch_all(
         cache = (
             RulesCache() if loopback_allowed() else _kept.setdefault((config.tokens(), config.site_files), RulesCache())
         )
-    return _fetch_all(iter(requests), config, lookup, cache)
+    return _fetch_all(iter(requests), config, partial(Visitor, config, lookup, cache, blocklist))
 
 
 def _fetch_all(
-    requests: Iterator[Request], config: FetchConfig, lookup: Lookup, cache: RulesCache
+    requests: Iterator[Request], config: FetchConfig, make_visitor: Callable[[], Visitor]
 ) -> Iterator[Fetched]:
     end = time.monotonic() + config.deadline
     feed = Feed(requests, of_one_domain=max(64, 2 * config.domain_concurrency))
-    network = _Network(config, lookup, cache, end)
+    network = _Network(make_visitor, end)
     left: dict[int, Request] = {}
     numbers = itertools.count()
     try:
@@ -89,8 +92,8 @@ def _fetch_all(
 class _Network:
     """The thread with the event loop. Its methods are for the caller's thread; those with `_` are the loop's."""
 
-    def __init__(self, config: FetchConfig, lookup: Lookup, cache: RulesCache, end: float):
-        self._config, self._lookup, self._cache, self._end = config, lookup, cache, end
+    def __init__(self, make_visitor: Callable[[], Visitor], end: float):
+        self._make_visitor, self._end = make_visitor, end
         self._done: queue.SimpleQueue[tuple[int, Fetched] | None] = queue.SimpleQueue()
         self._tasks: set[asyncio.Task[Fetched]] = set()
         self._ready = threading.Event()
@@ -149,7 +152,7 @@ class _Network:
     async def _main(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._stopped = asyncio.Event()
-        self._visitor = Visitor(self._config, self._lookup, self._cache)
+        self._visitor = self._make_visitor()
         self._ready.set()
         try:
             async with asyncio.timeout(max(self._end - time.monotonic(), 0.0)):
@@ -173,7 +176,7 @@ class _Network:
                 continue
             task = self._loop.create_task(self._visitor.visit(request))
             self._tasks.add(task)
-            task.add_done_callback(functools.partial(self._finish, request, number))
+            task.add_done_callback(partial(self._finish, request, number))
         if not self._past and len(batch) > _STEP:
             self._loop.call_soon(self._start, batch[_STEP:])
 

@@ -9,7 +9,7 @@ from yarl import URL
 
 from crossgrain.collect.fetch import reasons
 from crossgrain.collect.fetch.client import Answer, Wanted
-from crossgrain.collect.fetch.config import FetchConfig
+from crossgrain.collect.fetch.config import ROBOTS_BYTES, FetchConfig
 from crossgrain.collect.fetch.reasons import FetchError
 from crossgrain.collect.fetch.robots import (
     Robots,
@@ -25,9 +25,8 @@ Get = Callable[[URL, Wanted, bool], Awaitable[Answer]]
 
 _REDIRECTS = 5  # that RFC 9309 asks to follow for robots.txt
 _MAX_LICENCES = 3
-_PARSED = 512 * 1024  # characters of robots.txt; RFC 9309 asks for 500 KiB at least
 _FAILED_SECONDS = 600.0  # after which a robots.txt that could not be reached is asked for again
-_ROBOTS = Wanted(max_bytes=2 * 2**20, accept="text/plain, */*;q=0.1", allows=lambda _: True)
+_ROBOTS = Wanted(max_bytes=ROBOTS_BYTES, accept="text/plain, */*;q=0.1", allows=lambda _: True, lenient=True)
 _FILE = Wanted(
     max_bytes=256 * 1024, accept="*/*", allows=lambda kind: kind not in ("text/html", "application/xhtml+xml")
 )
@@ -80,17 +79,22 @@ class Sites:
 
     async def _ask(self, origin: URL) -> SiteRules:
         rules = SiteRules()
-        tokens = self._config.tokens()
         try:
-            text = await self._robots(origin, rules)
-            robots = rules.robots = Robots(text[:_PARSED], tokens)
+            await self._read(origin, rules)
         except FetchError as error:
             # Where the server itself is out of reach, so is what was wanted from it.
             away = error.reason in (reasons.CONNECT_FAILED, reasons.CONNECT_TIMEOUT, reasons.TLS, reasons.CIRCUIT_OPEN)
             rules.evidence.append(f"robots.txt: {error.reason}")
             return self._closed(origin, rules, error.reason if away else reasons.ROBOTS_UNREACHABLE, str(error))
-        except Exception as error:  # a file that the parser cannot take must not be asked for with every request
+        except Exception as error:  # a file that no parser can take must not be asked for with every request
             return self._closed(origin, rules, reasons.ROBOTS_UNREACHABLE, repr(error)[:200])
+        self._cache.put(str(origin), rules, self._config.site_hours * 3600)
+        return rules
+
+    async def _read(self, origin: URL, rules: SiteRules) -> None:
+        """Ask for a site's files and put together what they say. Raises FetchError where robots.txt cannot be had."""
+        tokens = self._config.tokens()
+        robots = rules.robots = Robots(await self._robots(origin, rules), tokens)
         if robots.crawl_delay > self._config.max_crawl_delay:
             rules.forbidden, rules.detail = reasons.CRAWL_DELAY, f"{robots.crawl_delay:g} s"
         wanted = self._config.site_files
@@ -102,9 +106,7 @@ class Sites:
             rules.forbidden = "opted out: trust.txt"
         if "license" in wanted:
             licences = [await self._file(origin, name, rules) for name in robots.licences[:_MAX_LICENCES]]
-            rules.licence = [rule for text in licences for rule in licence_rules(text)]
-        self._cache.put(str(origin), rules, self._config.site_hours * 3600)
-        return rules
+            rules.licence = [rule for text in licences for rule in licence_rules(text, origin)]
 
     def _closed(self, origin: URL, rules: SiteRules, reason: str, detail: str) -> SiteRules:
         """All of a site is forbidden, for a while."""
@@ -125,7 +127,10 @@ class Sites:
             rules.evidence.append(f"robots.txt: {error.reason}")
             return ""
         rules.evidence.append("robots.txt")
-        return answer.data.decode("utf-8", errors="replace").removeprefix("\ufeff")
+        data = answer.data
+        if len(data) == ROBOTS_BYTES:  # it goes on: half a line would say something else
+            data = data[: max(data.rfind(b"\n"), data.rfind(b"\r")) + 1]
+        return data.decode("utf-8", errors="replace").removeprefix("\ufeff")
 
     async def _file(self, origin: URL, name: str, rules: SiteRules) -> str:
         """The text of a further file, empty where there is none or it cannot be had."""

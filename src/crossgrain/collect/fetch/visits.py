@@ -12,6 +12,7 @@ from crossgrain.collect.fetch.addresses import (
     Lookup,
     Resolver,
     address_group,
+    check_redirect,
     check_url,
     owner_of,
     system_lookup,
@@ -21,6 +22,7 @@ from crossgrain.collect.fetch.config import FetchConfig, loopback_allowed
 from crossgrain.collect.fetch.politeness import ByteBudget, Fetched, Lanes, Request, backoff
 from crossgrain.collect.fetch.reasons import FetchError
 from crossgrain.collect.fetch.sites import RulesCache, Sites
+from crossgrain.collect.images.blocklist import BLOCKED, Blocklist
 from crossgrain.collect.opt_outs import embedded_opt_out, response_opt_out
 
 _SITE_REDIRECTS = 5  # RFC 9309, section 2.3.1.2
@@ -36,12 +38,22 @@ def _page_type(kind: str) -> bool:
 
 
 class Visitor:
-    """Visits URLs in one event loop, which must be running when this is made. Close it at the end."""
+    """Visits URLs in one event loop, which must be running when this is made. Close it at the end.
 
-    def __init__(self, config: FetchConfig, lookup: Lookup = system_lookup, cache: RulesCache | None = None):
+    What is on `blocklist`, by its URL or that of a redirect to it, is not asked for, and its file not handed over.
+    """
+
+    def __init__(
+        self,
+        config: FetchConfig,
+        lookup: Lookup = system_lookup,
+        cache: RulesCache | None = None,
+        blocklist: Blocklist | None = None,
+    ):
         self._config = config
+        self._blocklist = blocklist
         self._loopback = loopback_allowed()
-        self.budget = ByteBudget(config.max_bytes_in_flight)
+        self.budget = ByteBudget(config.max_bytes_in_flight, max(config.max_image_bytes, config.max_page_bytes))
         self._resolver = Resolver(lookup, allow_loopback=self._loopback, timeout=2 * config.connect_seconds)
         self._client = Client(config, self._resolver, self.budget)
         self._lanes = Lanes(config)
@@ -83,14 +95,11 @@ class Visitor:
         answer, final = await self._persist(
             lambda: self._follow(url, wanted, self._config.max_redirects, evidence, self._rules)
         )
-        evidence.append("headers")
-        refusal = response_opt_out(answer.headers, self._tokens)
-        if refusal is None and request.kind == "image":
-            evidence.append("embedded")
-            refusal = embedded_opt_out(answer.data)
-        if refusal is not None:
+        try:
+            self._judge(answer, request, evidence)
+        except BaseException:
             self.budget.give(len(answer.data))
-            raise FetchError(refusal, status=answer.status)
+            raise
         return Fetched(
             request=request,
             data=answer.data,
@@ -99,6 +108,18 @@ class Visitor:
             headers=answer.headers,
             evidence=tuple(dict.fromkeys(evidence)),
         )
+
+    def _judge(self, answer: Answer, request: Request, evidence: list[str]) -> None:
+        """Raise FetchError where an answer may not be used."""
+        if self._blocklist is not None and (listed := self._blocklist.blocks_file(answer.data)):
+            raise FetchError(BLOCKED, listed, status=answer.status)
+        evidence.append("headers")
+        refusal = response_opt_out(answer.headers, self._tokens)
+        if refusal is None and request.kind == "image":
+            evidence.append("embedded")
+            refusal = embedded_opt_out(answer.data)
+        if refusal is not None:
+            raise FetchError(refusal, status=answer.status)
 
     async def _persist(self, ask: Callable[[], Awaitable[tuple[Answer, URL]]]) -> tuple[Answer, URL]:
         """Ask again where that may help, after a pause."""
@@ -116,7 +137,9 @@ class Visitor:
         return check_url(url, self._config.ports, self._loopback)
 
     async def _rules(self, url: URL, evidence: list[str]) -> None:
-        """Raise FetchError where the site of a URL does not want it fetched."""
+        """Raise FetchError where we or the site of a URL do not want it fetched."""
+        if self._blocklist is not None and (listed := self._blocklist.blocks_url(str(url))):
+            raise FetchError(BLOCKED, listed, settled=True)
         rules = await self._sites.rules(url)
         evidence += rules.evidence
         reason = rules.opt_out(url)
@@ -124,13 +147,13 @@ class Visitor:
             raise FetchError(reason, rules.detail, settled=True)
         if rules.robots and rules.robots.crawl_delay:
             lane = self._lanes.domain(owner_of(url.raw_host or ""))
-            lane.delay = max(lane.delay, rules.robots.crawl_delay)
+            lane.delay = max(lane.delay, rules.robots.crawl_delay * self._config.sharers)
 
     async def _site_file(self, url: URL, wanted: Wanted, again: bool) -> Answer:
         def ask() -> Awaitable[tuple[Answer, URL]]:
             return self._follow(url, wanted, _SITE_REDIRECTS, [], None)
 
-        self._check(url)
+        url = self._check(url)
         answer, _ = await (self._persist(ask) if again else ask())
         self.budget.give(len(answer.data))
         return answer
@@ -155,11 +178,10 @@ class Visitor:
                 return answer, url
             left = max(left - seconds, 0.001)
             try:
-                url = self._check(url.join(URL(answer.location)))
+                url = check_redirect(url, answer.location, self._config.ports, self._loopback)
             except FetchError as error:
-                raise FetchError(error.reason, f"redirect: {error.detail}", status=answer.status) from None
-            except ValueError:
-                raise FetchError(reasons.BAD_REDIRECT, status=answer.status) from None
+                reason = reasons.BAD_REDIRECT if error.reason == reasons.BAD_URL else error.reason
+                raise FetchError(reason, f"redirect: {error.detail}", status=answer.status) from None
         raise FetchError(reasons.TOO_MANY_REDIRECTS, f"more than {redirects}")
 
     async def _ask(
