@@ -94,3 +94,10 @@ def test_giou_of_a_tiny_prediction_is_finite_and_has_a_gradient(side):
     assert loss.isfinite().all()
     assert predicted.grad is not None
     assert predicted.grad.isfinite().all()
+
+
+def test_giou_of_two_boxes_without_area_is_finite():
+    dot = torch.tensor([[0.5, 0.5, 0.5, 0.5]], requires_grad=True)
+    loss = giou_loss(dot, torch.tensor([[0.25, 0.5, 0.25, 0.5]]))
+    loss.sum().backward()
+    assert loss.isfinite().all() and dot.grad is not None and dot.grad.isfinite().all()

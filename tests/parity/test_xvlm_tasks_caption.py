@@ -20,7 +20,7 @@ WORDS = ["[PAD]", "[unused0]", "[CLS]", "[SEP]", "[MASK]", "[UNK]", "a", "pictur
 
 
 def convert(case, weights=None):
-    vision = case.meta.get("vision", {})
+    vision = case.meta.get("vision") or {}
     known = {"num_heads": case.meta.get("text_config", {}).get("num_attention_heads", 4)}
     if not case.meta["config"]["use_swin"]:
         heads = vision.get("num_attention_heads", vision.get("num_heads", 4))

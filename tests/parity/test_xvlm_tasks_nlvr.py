@@ -13,7 +13,7 @@ from crossgrain.tasks.nlvr2_heads import FIRST, NEITHER, SECOND, Assigned
 
 
 def convert(case, weights=None):
-    vision, known = case.meta.get("vision", {}), {}
+    vision, known = case.meta.get("vision") or {}, {}
     known["num_heads"] = case.meta.get("text_config", {}).get("num_attention_heads", 4)
     if not case.meta["config"]["use_swin"]:
         heads = vision.get("num_attention_heads", vision.get("num_heads", 4))

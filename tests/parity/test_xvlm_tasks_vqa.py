@@ -23,7 +23,7 @@ def known(case):
     meta = case.meta
     given = {"num_heads": meta.get("text_config", {}).get("num_attention_heads", 4)}
     if not meta["config"]["use_swin"]:
-        vision = meta.get("vision", {})
+        vision = meta.get("vision") or {}
         heads = vision.get("num_attention_heads", vision.get("num_heads", 4))
         given["vision"] = {"num_heads": heads, "local_attention_depth": vision.get("local_attn_depth", 1)}
     return given

@@ -28,7 +28,8 @@ def giou_loss(a: Float[Tensor, "N 4"], b: Float[Tensor, "N 4"]) -> Float[Tensor,
     intersection = _area(torch.maximum(a[:, :2], b[:, :2]), torch.minimum(a[:, 2:], b[:, 2:]))
     union = _area(a[:, :2], a[:, 2:]) + _area(b[:, :2], b[:, 2:]) - intersection
     hull = _area(torch.minimum(a[:, :2], b[:, :2]), torch.maximum(a[:, 2:], b[:, 2:]))
-    return 1 - intersection / union + (hull - union) / hull
+    tiny = torch.finfo(union.dtype).tiny  # two boxes without area, of which neither has any to share
+    return 1 - intersection / union.clamp(min=tiny) + (hull - union) / hull.clamp(min=tiny)
 
 
 def _area(low: Float[Tensor, "N 2"], high: Float[Tensor, "N 2"]) -> Float[Tensor, " N"]:

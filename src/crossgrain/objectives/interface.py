@@ -102,7 +102,7 @@ def accuracy(
 
 def mean_where(values: Float[Tensor, "*B"], counted: Bool[Tensor, "*B"]) -> Float[Tensor, ""]:
     """The mean of the counted values; 0 where there are none."""
-    return (values * counted).sum() / counted.sum().clamp(min=1)
+    return values.where(counted, 0.0).sum() / counted.sum().clamp(min=1)
 
 
 def mean_of(values: Float[Tensor, "B M"], counted: Bool[Tensor, "B M"], mean: Mean) -> Float[Tensor, ""]:
