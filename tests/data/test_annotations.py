@@ -59,6 +59,38 @@ def test_a_table_row_with_an_oversized_field_costs_that_row_only(tmp_path):
     assert list(read_table(tmp_path / "a.csv", ",")) == [(1, ["a", 'b "c", d']), (2, None), (3, ["e", "f"])]
 
 
+@pytest.mark.parametrize("delimiter", [",", "\t"])
+def test_a_quote_that_nothing_closes_costs_its_own_line(tmp_path, delimiter):
+    lines = [delimiter.join((f"{number}.jpg", f"caption {number}")) for number in range(100)]
+    lines[3] = f'3.jpg{delimiter}"Stop the car'
+    lines[9] = f'9.jpg{delimiter}"Hello, world"'
+    lines[99] = f'99.jpg{delimiter}"the end'
+    (tmp_path / "a").write_text("\n".join(lines))
+    rows = list(read_table(tmp_path / "a", delimiter))
+    assert [number for number, _ in rows] == [*range(1, 101)]
+    assert [number for number, row in rows if row is None] == [4, 100]
+    assert rows[9][1] == ["9.jpg", "Hello, world"]
+
+
+def test_a_text_in_quotes_may_have_line_breaks(tmp_path):
+    (tmp_path / "a.csv").write_text('a,"two\nlines, ""q"""\nb,c\nd,"' + "\n" * 63 + '"\ne,f\n')
+    rows = [(2, ["a", 'two\nlines, "q"']), (3, ["b", "c"]), (67, ["d", "\n" * 63]), (68, ["e", "f"])]
+    assert list(read_table(tmp_path / "a.csv", ",")) == rows
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "text", "read"),
+    [
+        ("\t", '"Hello" world', '"Hello" world'),
+        (",", '"Hello, world" ', "Hello, world "),
+        (",", 'a 12" disc', 'a 12" disc'),
+    ],
+)
+def test_a_quote_within_a_text_loses_no_row(tmp_path, delimiter, text, read):
+    (tmp_path / "a").write_text(f"a.jpg{delimiter}{text}\nb.jpg{delimiter}c\n")
+    assert list(read_table(tmp_path / "a", delimiter)) == [(1, ["a.jpg", read]), (2, ["b.jpg", "c"])]
+
+
 @pytest.mark.parametrize(
     ("value", "text", "rule"),
     [

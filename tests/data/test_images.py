@@ -1,4 +1,6 @@
 import io
+import subprocess
+import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +16,18 @@ from crossgrain.data.records import Record
 RAMP = np.linspace(0, 255, 40 * 20).reshape(20, 40)
 LEFT_RED = np.zeros((20, 40, 3), np.uint8)
 LEFT_RED[:, :20, 0] = 255
+
+
+PEAK = """
+import re, sys
+from pathlib import Path
+from crossgrain.data.images import open_image
+def peak():
+    return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
+before = peak()
+open_image(Path(sys.argv[1]))
+print((peak() - before) * 1024)
+"""
 
 
 def saved(image: Image.Image, kind: str, **options) -> bytes:
@@ -33,6 +47,26 @@ def test_sixteen_bit_grey_keeps_its_brightness():
 def test_floats_from_0_to_1_are_brightness():
     pixels = np.asarray(open_image(encoded((RAMP / 255).astype(np.float32), "TIFF")))
     np.testing.assert_allclose(pixels[..., 0], RAMP, atol=0.51)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+@pytest.mark.parametrize(("mode", "kind"), [("F", "TIFF"), ("I", "TIFF"), ("I;16", "PNG"), ("RGBA", "PNG")])
+def test_wide_and_transparent_images_are_converted_without_a_copy(tmp_path, mode, kind):
+    side = 4000
+    options = {"compression": "tiff_adobe_deflate"} if kind == "TIFF" else {"compress_level": 1}
+    Image.new(mode, (side, side)).save(tmp_path / "big", kind, **options)
+    run = subprocess.run([sys.executable, "-c", PEAK, tmp_path / "big"], capture_output=True, text=True, check=True)
+    assert int(run.stdout) < 2.75 * 4 * side**2  # what was decoded, and as RGB: 4 bytes a pixel each
+
+
+@pytest.mark.parametrize("low", [0, -40])
+def test_grey_values_have_one_range_over_all_strips(monkeypatch, low):
+    monkeypatch.setattr("crossgrain.data.images._STRIP_PIXELS", 100)
+    values = np.linspace(low, 7000, 40 * 20).reshape(20, 40).astype(np.float32)
+    pixels = np.asarray(open_image(encoded(values, "TIFF")))
+    np.testing.assert_array_equal(
+        pixels[..., 0], np.round((values - low) * (255 / ((65535 if low == 0 else 7000) - low)))
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,15 @@ import torch
 from pictures import picture, record, tokenizer
 
 from crossgrain.config import UserError
+from crossgrain.data.asks import Reading
 from crossgrain.data.collate import pad_texts
 from crossgrain.data.images import ImageConfig
 from crossgrain.data.loader import Source, batches
+from crossgrain.data.pairs import PairsConfig
+from crossgrain.data.records import Region
 from crossgrain.data.samples import Recipe
 from crossgrain.data.shards import Shards, ShardWriter
-from crossgrain.data.text import TextConfig, encode_text
+from crossgrain.data.text import TextConfig, Tokenizer, encode_text, train_vocab
 from crossgrain.data.types import Batch
 
 RECORDS = [record(i) for i in range(6)]
@@ -121,6 +124,55 @@ def test_records_without_the_wanted_texts_are_passed_over():
     (((batch,),),) = read(REGIONS, last=1, records=records)
     assert set((batch.group >> 16).tolist()) == {0, 1}
     assert (batch.group[:3] & 0xFFFF != 0).all() or (batch.group[3:] & 0xFFFF != 0).all()
+
+
+def told(batch: Batch) -> list[str]:
+    return [TOKENIZER.decode(ids) for ids in batch.text["clean"].ids.tolist()]
+
+
+SWAPPED = replace(RECIPE, pairs=PairsConfig(swapped=1.0), image=ImageConfig(size=16, flip=0.0))
+
+
+def test_records_without_captions_give_none_to_others():
+    records = [replace(one, captions=(f"house {i}",) if i in (1, 4) else ()) for i, one in enumerate(RECORDS)]
+    seen = {i: set() for i in range(6)}
+    for ((batch,),) in read(REGIONS, last=24, records=records, recipe=SWAPPED):
+        for number, text in zip((batch.group >> 16).tolist(), told(batch), strict=True):
+            seen[number].add(text)
+    both = {"house 1", "house 4"}
+    assert seen == {0: both, 1: {"house 4"}, 2: both, 3: both, 4: {"house 1"}, 5: both}
+
+
+def test_data_without_captions_have_none_to_swap():
+    bare = [replace(one, captions=()) for one in RECORDS]
+    with pytest.raises(UserError, match=r"data, split 'train': no record has captions for another to take"):
+        read(REGIONS, records=bare, recipe=SWAPPED)
+
+
+@pytest.mark.parametrize("kind", ["objects", "phrases"])
+def test_records_without_the_wanted_kind_of_region_are_passed_over(tmp_path, kind):
+    box = RECORDS[0].regions[0].box
+    other = {"phrases": ("a star",)} if kind == "objects" else {"label": "star"}
+    records = [replace(one, regions=(Region(box=box, **other),)) if i < 3 else one for i, one in enumerate(RECORDS)]
+    with ShardWriter(tmp_path / "data") as writer:
+        for one in records:
+            writer.write(one, "jpg", 40, 32)
+    source = replace(REGIONS, region_texts=kind)
+    for data in (records, Shards(tmp_path / "data", "train")):
+        got = read(source, last=6, records=data)
+        assert {number for ((batch,),) in got for number in (batch.group >> 16).tolist()} == {3, 4, 5}
+    with pytest.raises(UserError, match=f"no record has regions with {kind}"):
+        read(source, records=records[:3])
+
+
+def test_references_are_true_of_the_mirrored_image():
+    both = Tokenizer(train_vocab([*RECORDS[0].captions, "right"], 200))
+    reading = Reading(tokenizer=both, text=TEXT, num_references=2)
+    for flip in (0.0, 1.0):
+        recipe = replace(RECIPE, image=ImageConfig(size=16, flip=flip), reading=reading, tokenizer=both)
+        (((batch,),),) = read(replace(PAIRS, texts_per_image=1), last=1, recipe=recipe)
+        rows = (*batch.targets["references"].ids.flatten(0, 1), *batch.text["clean"].ids)
+        assert {both.decode(ids.tolist()).split().count("right") for ids in rows} == {int(flip)}
 
 
 def test_without_an_objective_that_predicts_words_none_is_hidden():

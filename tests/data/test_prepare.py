@@ -8,13 +8,15 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
+from crossgrain import cli
 from crossgrain.config import UserError
 from crossgrain.data import prepare
 from crossgrain.data.intake import Checked, check
-from crossgrain.data.records import Record
-from crossgrain.data.sets import DATASETS
+from crossgrain.data.records import Dropped, Record, Region
+from crossgrain.data.sets import DATASETS, Source
 from crossgrain.data.sets.arguments import add_arguments
 from crossgrain.data.shards import Shards
+from crossgrain.data.text import Tokenizer, train_vocab
 
 
 def picture(mode="RGB", format="PNG", size=(32, 24), **options) -> bytes:
@@ -116,6 +118,40 @@ def test_what_decoders_read_differently_is_encoded_anew_as_upright_rgb(data, for
     assert not image.getexif() and not getattr(image, "is_animated", False)
 
 
+BOX = Region(box=(0.0, 0.0, 0.5, 1.0), label="dog")
+
+
+def oriented(format, orientation) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return picture(format=format, exif=exif)
+
+
+@pytest.mark.parametrize("format", ["TIFF", "JPEG", "PNG", "WEBP"])
+def test_a_turned_image_loses_its_boxes(format):
+    extra = {"source": "a:1", "expressions": [{"text": "dog", "index": 0}], "questions": [{"question": "a dog?"}]}
+    record = Record(key="a", image=oriented(format, 6), captions=("one",), regions=(BOX,), extra=extra)
+    lost, kept = check(record)
+    assert isinstance(lost, Dropped) and lost.reason == "region: image with an EXIF rotation"
+    assert isinstance(kept, Checked) and (kept.width, kept.height, kept.record.regions) == (24, 32, ())
+    assert set(kept.record.extra) == {"source", "questions"}
+
+
+@pytest.mark.parametrize("orientation", [0, 1, 9])
+def test_an_orientation_that_turns_nothing_costs_no_box(orientation):
+    data = oriented("JPEG", orientation)
+    (kept,) = check(Record(key="a", image=data, regions=(BOX,)))
+    assert isinstance(kept, Checked) and (kept.record.regions, kept.record.image) == ((BOX,), data)
+
+
+def test_a_turned_image_with_nothing_but_boxes_is_dropped():
+    dropped = check(Record(key="a", image=oriented("JPEG", 6), regions=(BOX,), extra={"source": "a:1"}))
+    assert [(one.reason, one.where) for one in dropped] == [
+        ("region: image with an EXIF rotation", "a:1"),
+        ("no region", "a:1"),
+    ]
+
+
 def test_a_record_that_nothing_expected_is_counted_with_its_place():
     def thunk():
         raise KeyError("surprise")
@@ -137,10 +173,62 @@ def test_mistakes_of_the_user_get_one_line(root, tmp_path):
             prepare.prepare(*arguments, num_workers=0)
     with pytest.raises(UserError, match="limit must be at least 1, not 0"):
         prepare.prepare("folder", root, out, limit=0)
+    with pytest.raises(UserError, match="vocab size must be at least 7, not 3"):
+        prepare.prepare("folder", root, out, vocab_size=3)
     (root / "captions.csv").write_text("image,caption\nbad.png,x\n")
     with pytest.raises(UserError, match=r"nothing to keep in .* \(dropped: 1 x not an image\)"):
         prepare.prepare("folder", root, out, num_workers=0)
     assert not out.exists()
+
+
+def interrupt(*arguments):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("name", ["words.bin", "tokenizer.json"])
+def test_a_vocabulary_that_is_none_is_named_before_any_work(root, tmp_path, monkeypatch, name):
+    (tmp_path / name).write_bytes(b"\xff\xfe\x00abc")
+    monkeypatch.setattr(prepare, "check", interrupt)
+    with pytest.raises(UserError, match=rf"{name}: not readable as a vocabulary"):
+        prepare.prepare("folder", root, tmp_path / "out", num_workers=0, vocab=tmp_path / name)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_words_of_a_tokenizer_file_become_a_vocabulary(root, tmp_path):
+    words = train_vocab(["a small picture of number"], 60)
+    model = {"type": "WordPiece", "vocab": {word: number for number, word in enumerate(words)}}
+    (tmp_path / "tokenizer.json").write_text(json.dumps({"model": model}))
+    report = prepare.prepare(
+        "folder", root, tmp_path / "out", num_workers=0, limit=2, vocab=tmp_path / "tokenizer.json"
+    )
+    assert report.vocabulary == len(words) and Tokenizer.load(tmp_path / "out").tokens == words
+
+
+def prepare_command(root, out, *more):
+    words = ["prepare", "folder", "--root", root, "--out", out, "--workers", "0", "--no-vocab", *more]
+    return cli.main([str(word) for word in words])
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_an_interruption_leaves_is_told(root, tmp_path, monkeypatch, capsys, overwrite):
+    out = tmp_path / "out"
+    more = ("--overwrite",) if overwrite else ()
+    if overwrite:
+        assert prepare_command(root, out) == 0
+    before = files(out) if overwrite else {}
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare, "check", interrupt)
+        assert prepare_command(root, out, *more) == 130
+    told = "crossgrain: interrupted; nothing of this run is kept, and the same command starts over\n"
+    assert capsys.readouterr().err == told
+    assert (files(out) if out.exists() else {}) == before
+    assert prepare_command(root, out, *more) == 0
+
+
+def test_an_interruption_behind_the_shards_is_told_as_such(root, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(Source, "finish", interrupt)
+    assert prepare_command(root, tmp_path / "out") == 130
+    assert "may lack what its source adds last, and --overwrite starts over" in capsys.readouterr().err
 
 
 def test_the_command_line_has_every_source_with_its_flags(root, tmp_path):

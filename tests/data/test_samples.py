@@ -7,6 +7,7 @@ from pictures import encoded, record, tokenizer
 from PIL import Image
 
 from crossgrain.config import UserError
+from crossgrain.data.asks import Reading
 from crossgrain.data.images import ImageConfig
 from crossgrain.data.records import WHOLE_IMAGE, Record, Region
 from crossgrain.data.samples import Recipe, make_sample
@@ -97,6 +98,16 @@ def test_what_is_said_of_left_and_right_stays_true(left_right):
             "ignore": {("red is left", "left", "red is left"), ("red is left", "right", "red is left")},
         }[left_right]
     )
+
+
+def test_an_image_is_kept_where_a_reference_names_a_side():
+    image = replace(RECIPE.image, flip=1.0, left_right="keep_image")
+    reading = Reading(tokenizer=TOKENIZER, text=RECIPE.text, num_references=2)
+    recipe = replace(RECIPE, image=image, reading=reading)
+    for said, flipped in {"a star left of it": False, "a star beside it": True}.items():
+        one = replace(record(0), captions=("a house", said))
+        drawn = samples(one, "captions", 1, recipe)
+        assert {sample.flipped for sample in drawn} == {flipped}
 
 
 def test_the_upright_image_is_what_boxes_speak_about():

@@ -4,6 +4,7 @@ import os
 import pickle
 import tarfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from crossgrain.config import UserError
+from crossgrain.data import removal
 from crossgrain.data.records import Record, Region
 from crossgrain.data.shards import Shards, ShardWriter
 
@@ -47,6 +49,10 @@ def write(path, some, **options):
 @pytest.fixture
 def folder(tmp_path):
     return write(tmp_path / "data", records())
+
+
+class Killed(BaseException):
+    """What no handler of ours stops, as little as a kill."""
 
 
 def contents(path):
@@ -174,3 +180,50 @@ def test_a_run_killed_at_the_end_can_simply_run_again(tmp_path, finished_renames
     write(tmp_path / "data", records(4))
     assert [r.key for r in Shards(tmp_path / "data")] == ["image_0", "image_1", "image_2", "image_3"]
     assert "000002.tar" not in contents(tmp_path / "data")
+
+
+def test_two_writers_never_share_a_folder(tmp_path):
+    with ShardWriter(tmp_path / "data") as writer:
+        writer.write(records()[0], "png", 16, 12)
+        with pytest.raises(UserError, match=r"data is being written to by another process"):
+            write(tmp_path / "data", records(2), overwrite=True)
+    assert [record.key for record in Shards(tmp_path / "data")] == ["image_0"]
+    write(tmp_path / "data", records(2), overwrite=True)
+    assert len(Shards(tmp_path / "data")) == 2
+
+
+@pytest.mark.parametrize("reached", ["000000.tar", "000001.parquet", "validation.json"])
+def test_a_run_killed_while_it_replaces_data_can_simply_run_again(folder, monkeypatch, reached):
+    unlink = Path.unlink
+
+    def killed(path, missing_ok=False):
+        if path.name == reached and not (folder / "manifest.json").exists():
+            raise Killed
+        unlink(path, missing_ok)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(Path, "unlink", killed)
+        write(folder, records(2), overwrite=True)
+    write(folder, records(2))
+    assert list(Shards(folder)) == records(2)
+    assert sorted(contents(folder)) == ["000000.parquet", "000000.tar", "manifest.json"]
+
+
+@pytest.mark.parametrize("files_gone", [False, True])
+def test_a_killed_removal_takes_nothing_from_the_data_that_replace_its_own(folder, monkeypatch, files_gone):
+    calls = []
+
+    def killed(path):
+        calls.append(path)
+        if len(calls) == 2:
+            raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(removal, "finish_removal", killed)
+        removal.remove_records(folder, {"000000": [0]})
+    if files_gone:
+        (folder / "000000.tar").unlink()
+        (folder / "000000.parquet").unlink()
+    write(folder, records(11), overwrite=True)
+    removal.finish_removal(folder)
+    assert list(Shards(folder)) == records(11)

@@ -144,15 +144,17 @@ def test_a_missing_partner_and_a_record_without_asks_are_named(read, scenes):
         make_task_sample(bare, "pairs", recipe, np.random.default_rng(0), Partners(records).record)
 
 
-def test_a_text_that_names_a_side_keeps_its_image(read, scenes):
+def test_a_question_or_answer_that_names_a_side_keeps_its_image(read, scenes):
     _, recipe = read("questions")
     flips = replace(recipe, image=replace(recipe.image, flip=1.0, crop_scale=(1.0, 1.0)))
     record = Shards(scenes, "train")[0]
     shown = {}
-    for text in ("Is the star left of the house?", "Is there a star?"):
-        asked = replace(record, extra={"questions": [{"question": text, "answers": ["yes"]}]})
+    asks = (("Is the star left of it?", "yes"), ("On which side is the star?", "left"), ("Is there a star?", "yes"))
+    for text, answer in asks:
+        asked = replace(record, extra={"questions": [{"question": text, "answers": ["it", answer]}]})
         shown[text] = make_task_sample(asked, "questions", flips, np.random.default_rng(0), str).pixels
-    kept, mirrored = shown.values()
+    kept, kept_too, mirrored = shown.values()
+    assert np.array_equal(kept, kept_too)
     assert np.array_equal(kept[:, :, ::-1], mirrored) and not np.array_equal(kept, mirrored)
 
 

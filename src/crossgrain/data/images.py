@@ -45,6 +45,7 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 _SWAPS_SIDES = (5, 6, 7, 8)
+_STRIP_PIXELS = 2**20  # that are converted at a time where whole copies would take gigabytes
 _CANVAS_STEP = 64  # pixels; the coarsest stride of the image encoders
 
 
@@ -166,7 +167,10 @@ class ImageError(ValueError):
 
 
 class EncodedImage:
-    """A file whose header is read: its upright `size` (width, height) is known, its pixels are not yet decoded."""
+    """A file whose header is read: its upright `size` (width, height) is known, its pixels are not yet decoded.
+
+    `turned` says that it is stored otherwise than upright.
+    """
 
     def __init__(self, data: bytes | Path, limits: Limits = LIMITS):
         content = _read(data, limits.max_bytes)
@@ -175,9 +179,9 @@ class EncodedImage:
                 self._image = Image.open(io.BytesIO(content), formats=FORMATS)
                 self.format = self._image.format
                 _check_size(*self._image.size, limits)  # first: to ask a PNG for its EXIF decodes it
-                # Pillow's TIFF decoder turns the image itself.
-                tags = {} if self.format == "TIFF" else self._image.getexif()
-                self._orientation = tags.get(ExifTags.Base.Orientation, 1)
+                stored = self._image.getexif().get(ExifTags.Base.Orientation, 1)
+                self.turned = stored in _UPRIGHT
+                self._orientation = 1 if self.format == "TIFF" else stored  # Pillow's TIFF decoder turns it itself
         except Image.DecompressionBombError as error:
             raise ImageError("too many pixels", str(error)) from None
         except UnidentifiedImageError:
@@ -191,7 +195,7 @@ class EncodedImage:
     def plain(self) -> bool:
         """Whether every decoder shows the file alike: RGB or grey, nothing transparent, not turned by EXIF."""
         opaque = self._image.mode in ("RGB", "L") and "transparency" not in self._image.info
-        return opaque and self._orientation not in _UPRIGHT
+        return opaque and not self.turned
 
     def decode(self, at_least: int | None = None) -> Image.Image:
         """The upright RGB image.
@@ -261,23 +265,41 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode[0] in "IF":
-        return Image.fromarray(_to_8_bit(np.asarray(image))).convert("RGB")
+        return _to_8_bit(image)
     if "transparency" in image.info or image.mode in ("RGBA", "RGBa", "LA", "La", "PA"):
-        rgba = image.convert("RGBA")
         over_white = Image.new("RGB", image.size, (255, 255, 255))
-        over_white.paste(rgba, mask=rgba)
+        for top, strip in _strips(image):
+            rgba = strip.convert("RGBA")
+            over_white.paste(rgba, (0, top), rgba)
         return over_white
     if image.mode == "LAB":
         raise ImageError("unsupported colours", "CIELAB")
     return image.convert("RGB")
 
 
-def _to_8_bit(values: np.ndarray) -> np.ndarray:
+def _strips(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
+    """The image in pieces of few rows, each with its first row: a copy of the whole would double its memory."""
+    width, height = image.size
+    rows = max(1, _STRIP_PIXELS // width)
+    return ((top, image.crop((0, top, width, min(top + rows, height)))) for top in range(0, height, rows))
+
+
+def _to_8_bit(image: Image.Image) -> Image.Image:
     """Grey values of more than 8 bits: 16-bit ones by their type, wider integers and floats by their range."""
-    if values.dtype.kind == "u" and values.dtype.itemsize == 2:
-        return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    values = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
-    low, high = values.min(), values.max()
-    if low >= 0:  # the usual ranges, told from the values as the file does not say
-        low, high = 0.0, next((float(top) for top in (1, 255, 65535) if high <= top), high)
-    return np.round((values - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
+    low, high = (0.0, 65535.0) if image.mode.startswith("I;16") else _value_range(image)
+    grey = Image.new("RGB", image.size)
+    for top, strip in _strips(image):
+        values = np.round((_numbers(strip) - low) * (255 / max(high - low, 1e-12)))
+        grey.paste(Image.fromarray(values.astype(np.uint8)), (0, top))
+    return grey
+
+
+def _value_range(image: Image.Image) -> tuple[float, float]:
+    """What is black and what is white: the usual ranges, told from the values as the file does not say."""
+    ends = np.array([(values.min(), values.max()) for values in (_numbers(strip) for _, strip in _strips(image))])
+    low, high = float(ends[:, 0].min()), float(ends[:, 1].max())
+    return (low, high) if low < 0 else (0.0, next((float(top) for top in (1, 255, 65535) if high <= top), high))
+
+
+def _numbers(image: Image.Image) -> np.ndarray:
+    return np.nan_to_num(np.asarray(image).astype(np.float64), posinf=0.0, neginf=0.0)

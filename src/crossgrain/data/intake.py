@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from PIL import ExifTags, Image
+from PIL import Image
 
-from crossgrain.data.images import FORMATS, LIMITS, ImageError, open_image
+from crossgrain.data.images import FORMATS, LIMITS, EncodedImage, ImageError
 from crossgrain.data.records import Dropped, Item, Record
 
 _ORDINARY = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp"}
@@ -51,26 +51,29 @@ def _origin(item: object) -> str:
     return ", ".join(arguments)[:200] or repr(item)[:200]
 
 
-_OF_REGIONS = ("expressions", "choices")  # what names regions by their numbers
+_OF_REGIONS = ("expressions", "choices", "entities")  # what names regions by their numbers, or has boxes of its own
+_OF_IMAGES = ("questions", "pairs")
 
 
 def _check_record(record: Record) -> list[Checked | Dropped]:
     try:
         data = record.image if isinstance(record.image, bytes) else _read_file(record.image)
-        image = open_image(data)
+        encoded = EncodedImage(data)
+        image = encoded.decode()
     except ImageError as error:
         return [Dropped(reason=error.reason, where=place(record), detail=_detail(record, error.detail))]
     except (OSError, MemoryError) as error:
         return [Dropped(reason="image unreadable", where=place(record), detail=_detail(record, str(error)))]
-    kept, extension, turned = _kept_or_encoded(data, image)
-    regions = () if turned else record.regions
+    kept, extension = _kept_or_encoded(data, image, encoded.turned)
+    if not encoded.turned:
+        return [Checked(replace(record, image=kept), extension, *image.size)]
     # Nothing says whether these boxes were drawn on the image as stored or as shown.
-    lost: list[Checked | Dropped] = [
-        Dropped(reason="region: image with an EXIF rotation", where=place(record), detail=_detail(record, ""))
-        for _ in record.regions[len(regions) :]
-    ]
-    extra = {key: value for key, value in record.extra.items() if key not in _OF_REGIONS} if turned else record.extra
-    return [*lost, Checked(replace(record, image=kept, regions=regions, extra=extra), extension, *image.size)]
+    where, name = place(record), _detail(record, "")
+    lost = [Dropped(reason="region: image with an EXIF rotation", where=where, detail=name) for _ in record.regions]
+    extra = {key: value for key, value in record.extra.items() if key not in _OF_REGIONS}
+    if lost and not record.captions and not any(map(extra.get, _OF_IMAGES)):
+        return [*lost, Dropped(reason="no region", where=where, detail=name)]
+    return [*lost, Checked(replace(record, image=kept, regions=(), extra=extra), extension, *image.size)]
 
 
 def _read_file(path: Path) -> bytes:
@@ -84,20 +87,19 @@ def _detail(record: Record, detail: str) -> str:
     return f"{name}: {detail}" if detail else name
 
 
-def _kept_or_encoded(data: bytes, image: Image.Image) -> tuple[bytes, str, bool]:
-    """(file, extension, whether EXIF turned it): the file itself if every decoder reads it alike, else encoded anew.
+def _kept_or_encoded(data: bytes, image: Image.Image, turned: bool) -> tuple[bytes, str]:
+    """(file, extension): the file itself if every decoder reads it alike, else encoded anew.
 
     What was a JPEG stays one; the rest becomes PNG.
     """
     with warnings.catch_warnings(action="ignore"), Image.open(io.BytesIO(data), formats=FORMATS) as source:
         name = source.format or ""
-        turned = name != "TIFF" and source.getexif().get(ExifTags.Base.Orientation, 1) not in (0, 1)
         plain = source.mode in ("RGB", "L") and "transparency" not in source.info
         if name in _ORDINARY and plain and not turned and not getattr(source, "is_animated", False):
-            return data, _ORDINARY[name], False
+            return data, _ORDINARY[name]
     buffer = io.BytesIO()
     if name in _JPEG_FAMILY:
         image.save(buffer, "JPEG", quality=95)
-        return buffer.getvalue(), "jpg", turned
+        return buffer.getvalue(), "jpg"
     image.save(buffer, "PNG")
-    return buffer.getvalue(), "png", turned
+    return buffer.getvalue(), "png"

@@ -21,7 +21,7 @@ from crossgrain.data.asks import MATERIAL
 from crossgrain.data.collate import Origin, collate
 from crossgrain.data.corpus import Corpus
 from crossgrain.data.pairs import OtherCaptions, RegionTexts, with_region_texts, with_wrong_captions
-from crossgrain.data.partners import Partners
+from crossgrain.data.partners import Partners, TextsAlone
 from crossgrain.data.records import Record
 from crossgrain.data.sampler import Ranks, StepSampler, coin
 from crossgrain.data.samples import Recipe, Sample, Texts, make_sample, make_text_sample
@@ -62,6 +62,7 @@ class _Opened(NamedTuple):
     config: Source
     records: Data
     usable: np.ndarray  # numbers of the records that have what `texts` asks for
+    donors: np.ndarray  # of those, the ones whose captions others may take; none where no record takes others'
     dataset: int
 
 
@@ -168,18 +169,22 @@ def _open(sources: Sequence[Source], records: Sequence[Data] | None, ranks: Rank
     opened = []
     for index, source in enumerate(sources):
         data = records[index] if records is not None else _open_data(source, recipe)
-        usable = np.flatnonzero(_has_texts(data, source.texts))
+        usable = _usable(data, source)
         where = _where(source)
         if not len(usable):
-            raise UserError(f"{where}: no record has {source.texts}")
+            kind = "" if source.region_texts == "all" else f" with {source.region_texts}"
+            raise UserError(f"{where}: no record has {source.texts}{kind}")
         if source.texts_per_image < 1:
             raise UserError(f"{where}: texts_per_image must be at least 1, not {source.texts_per_image}")
         if source.texts == "corpus" and (source.extra_step is not None or source.texts_per_image > 1):
             raise UserError(f"{where}: a corpus has no extra_step, and texts_per_image 1")
-        if _takes_others(source, recipe) and len(usable) < 2:
-            raise UserError(f"{where}: one record alone has no other's caption to take (pairs.swapped)")
+        takes_others = _takes_others(source, recipe)
+        donors = np.intersect1d(usable, np.flatnonzero(_has_texts(data, "captions"))) if takes_others else usable[:0]
+        if takes_others and len(donors) < 2:
+            found = "one record alone has no other's caption" if len(donors) else "no record has captions for another"
+            raise UserError(f"{where}: {found} to take (pairs.swapped, wrong_captions)")
         ranks.check(source.batch_size, len(usable), where)
-        opened.append(_Opened(source, data, usable, names.index(names[index])))
+        opened.append(_Opened(source, data, usable, donors, names.index(names[index])))
     return opened
 
 
@@ -191,6 +196,19 @@ def _open_data(source: Source, recipe: Recipe) -> Data:
     if source.texts == "corpus":
         return Corpus(source.path)
     return Shards(source.path, source.split, regions=recipe.reads != "pixels", images=recipe.reads != "regions")
+
+
+def _usable(data: Data, source: Source) -> np.ndarray:
+    """Numbers of the records that have what a source asks for."""
+    usable = np.flatnonzero(_has_texts(data, source.texts))
+    if source.texts != "regions" or source.region_texts == "all" or isinstance(data, Corpus):
+        return usable
+    left = [with_region_texts(_texts_alone(data, number), source.region_texts) for number in usable.tolist()]
+    return usable[[any(region.texts() for region in record.regions) for record in left]]
+
+
+def _texts_alone(records: Sequence[Record], number: int) -> Record:
+    return records.texts(number) if isinstance(records, TextsAlone) else records[number]
 
 
 def _has_texts(data: Data, texts: Texts) -> np.ndarray:
@@ -235,8 +253,7 @@ class _MicroBatches(Dataset):
     """Reads, decodes and collates what the plan asks for. Runs in the workers."""
 
     def __init__(self, opened: list[_Opened], recipe: Recipe, seed: int):
-        # Which records are usable is the plan's to know, and needs to travel only where captions are another's.
-        self.opened = [o if _takes_others(o.config, recipe) else o._replace(usable=o.usable[:0]) for o in opened]
+        self.opened = [o._replace(usable=o.usable[:0]) for o in opened]  # the plan's to know: it need not travel
         self.recipe = recipe
         self.seed = seed
         self.partners: dict[int, Partners] = {}
@@ -268,26 +285,27 @@ class _MicroBatches(Dataset):
             partners = self.partners.setdefault(opened.dataset, Partners(records))
             return make_task_sample(records[number], config.texts, recipe, rng, partners.record, config.weight)
         record = with_region_texts(records[number], config.region_texts)
-        others = _other_captions(records, opened.usable, number) if _takes_others(config, recipe) else None
+        others = _other_captions(records, opened.donors, number) if len(opened.donors) else None
         if others is not None and config.wrong_captions:  # the same ones in every step, whoever reads them
             record = with_wrong_captions(record, config.wrong_captions, others, [self.seed, _WRONG, number])
         swapped = others if recipe.pairs.swapped else None
         sample = make_sample(record, config.texts, config.texts_per_image, recipe, rng, swapped)
         wanted = recipe.reading.num_references if recipe.reading is not None else 0
-        return replace(sample, target=references(record, wanted, recipe)) if wanted else sample
+        return replace(sample, target=references(record, wanted, recipe, sample.flipped)) if wanted else sample
 
 
 def _takes_others(source: Source, recipe: Recipe) -> bool:
     """Whether records of the source may be seen with the captions of others."""
-    return source.texts != "corpus" and bool(recipe.pairs.swapped or source.wrong_captions)
+    return source.texts in ("captions", "regions") and bool(recipe.pairs.swapped or source.wrong_captions)
 
 
-def _other_captions(records: Sequence[Record], usable: np.ndarray, number: int) -> OtherCaptions:
-    """Draws the captions of another usable record than this one, each with the same probability."""
+def _other_captions(records: Sequence[Record], donors: np.ndarray, number: int) -> OtherCaptions:
+    """Draws the captions of another record than this one, each of `donors` with the same probability."""
+    place = int(np.searchsorted(donors, number))
+    is_donor = place < len(donors) and donors[place] == number
 
     def draw(rng: np.random.Generator) -> Sequence[str]:
-        place = np.searchsorted(usable, number) + rng.integers(1, len(usable))
-        other = int(usable[place % len(usable)])
-        return (records.texts(other) if isinstance(records, Shards) else records[other]).captions
+        other = donors[(place + rng.integers(int(is_donor), len(donors))) % len(donors)]
+        return _texts_alone(records, int(other)).captions
 
     return draw

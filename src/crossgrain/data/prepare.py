@@ -4,7 +4,6 @@ import argparse
 import hashlib
 import json
 import os
-import shutil
 from collections import Counter
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing
@@ -31,6 +30,7 @@ from crossgrain.data.shards import ShardWriter
 
 REPORT = "validation.json"
 VOCAB = "vocab.txt"
+_LEAST = {"limit": 1, "vocab size": 7}  # the special tokens, and a letter where a word begins and within it
 _REGION = "region: "  # opens the reasons that cost a region and not its image
 
 
@@ -124,22 +124,21 @@ def prepare(
     """Convert a data set in a known layout into shards in `out`.
 
     `flags` are the source's own (see `DATASETS`). The bytes written do not depend on `num_workers` (None: one per CPU).
-    `vocab` is copied; else a vocabulary of at most `vocab_size` words is trained from the texts of the training split
-    (0: none). `limit` stops after so many kept images. A broken record is counted and never stops the run.
-    UserError: missing or malformed annotation files, a missing folder, data in `out`, nothing kept.
+    The words of the file `vocab` are taken over; else a vocabulary of at most `vocab_size` words is trained from the
+    texts of the training split (0: none). `limit` stops after so many kept images. A broken record is counted and never
+    stops the run. UserError: missing or malformed annotation files, a missing folder, data in `out`, nothing kept.
     """
     chosen = DATASETS.get(source)
     if chosen is None:
         raise UserError(f"unknown source {source!r}: choose from {', '.join(DATASETS)}")
     for name, value in {"limit": limit, "vocab size": vocab_size or None}.items():
-        if value is not None and value < 1:
-            raise UserError(f"{name} must be at least 1, not {value}")
+        if value is not None and value < _LEAST[name]:
+            raise UserError(f"{name} must be at least {_LEAST[name]}, not {value}")
     if num_workers is not None and num_workers < 0:
         raise UserError(f"workers must be 0 or more, not {num_workers}")
     if split is not None and not is_split_name(split):
         raise UserError(f"split {split!r} is no name: letters, digits and _ . - only")
-    if vocab is not None and not vocab.is_file():
-        raise UserError(f"no vocabulary at {vocab}")
+    words = None if vocab is None else _read_vocab(vocab)
     flags = {name: value for name, value in (flags or {}).items() if value is not None}
     items = chosen.reader()(*([root] if chosen.has_root else []), split=split, **flags)
     total = partial(_total, items, flags.get("size", 0), limit)
@@ -164,7 +163,7 @@ def prepare(
                     break
         if not report.kept:
             raise UserError(_nothing_kept(source, root, split, report))
-        report.vocabulary = _write_vocab(texts, writer.folder / VOCAB, vocab_size, vocab)
+        report.vocabulary = _write_vocab(texts, writer.folder / VOCAB, vocab_size, words)
         texts.unlink()
         (writer.folder / REPORT).write_text(json.dumps(report.to_json(), indent=1) + "\n", encoding="utf-8")
     report.notes = chosen.finish(out, root, flags)
@@ -212,19 +211,25 @@ def _texts(record: Record) -> Iterator[str]:
     return chain(record.captions, *(region.texts() for region in record.regions), task_texts(record))
 
 
-def _write_vocab(texts: Path, file: Path, size: int, vocab: Path | None) -> int:
+def _read_vocab(file: Path) -> list[str]:
+    from crossgrain.data.text import Tokenizer
+
+    if not file.is_file():
+        raise UserError(f"no vocabulary at {file}")
+    return Tokenizer.load(file).tokens
+
+
+def _write_vocab(texts: Path, file: Path, size: int, words: list[str] | None) -> int:
     """Put a vocabulary into the data set: the given one, or one trained on a file of texts. How many words it has."""
-    if vocab is not None:
-        shutil.copyfile(vocab, file)
-        return len(file.read_text(encoding="utf-8").splitlines())
-    if size == 0 or not texts.stat().st_size:
+    if words is None and (size == 0 or not texts.stat().st_size):
         return 0
     from crossgrain.data.text import save_vocab, train_vocab
 
-    with texts.open(encoding="utf-8") as lines:
-        tokens = train_vocab((line.rstrip("\n") for line in lines), size)
-    save_vocab(tokens, file)
-    return len(tokens)
+    if words is None:
+        with texts.open(encoding="utf-8") as lines:
+            words = train_vocab((line.rstrip("\n") for line in lines), size)
+    save_vocab(words, file)
+    return len(words)
 
 
 def _nothing_kept(source: str, root: Path | None, split: str | None, report: Report) -> str:

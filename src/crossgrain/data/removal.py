@@ -31,13 +31,13 @@ _Members = Callable[[Row], list[tuple[str, str, str]]]  # columns of offset and 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a data set against a second removal; UserError where one is at work."""
+    """Hold a data set against whoever else writes to it; UserError where somebody does."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
-        raise UserError(f"records are being removed from {folder} by another process") from None
+        raise UserError(f"{folder} is being written to by another process") from None
     finally:
         os.close(handle)
 

@@ -84,6 +84,7 @@ class Sample:
     regions: SeenRegions | None = None
     second: "Sample | None" = None
     target: Mapping[str, np.ndarray] | None = None
+    flipped: bool = False  # whether the image is mirrored
 
     @property
     def has_image(self) -> bool:
@@ -134,16 +135,18 @@ def make_sample(
         if other_captions is not None:
             elements = _swap(elements, record.captions, other_captions, recipe.pairs.swapped, rng)
         if image is not None:
-            elements, flipped = _flip(elements, recipe.image, rng)
+            others = record.captions[: recipe.reading.num_references] if recipe.reading else ()
+            elements, flipped = _flip(elements, others, recipe.image, rng)
             pixels = _pixels(image, crop, flipped, recipe.image, rng)
     except ImageError as error:
         raise unreadable(record, error) from None
     words, regions = _sides(recipe, len(detected) if detected is not None else 0, rng)
     rows = [_row(element, words, recipe, rng) for element in elements]
     if detected is None:
-        return Sample(pixels, rows)
+        return Sample(pixels, rows, flipped=flipped)
     masked = mask_regions(len(detected), recipe.regions.masking, rng) if regions else ([], [])
-    return Sample(pixels, rows, SeenRegions(flip_regions(detected) if flipped else detected, masked))
+    seen = SeenRegions(flip_regions(detected) if flipped else detected, masked)
+    return Sample(pixels, rows, seen, flipped=flipped)
 
 
 def whole_or_crop(record: Record, recipe: Recipe, rng: np.random.Generator, whole: bool) -> Box:
@@ -276,11 +279,16 @@ def _choose_regions(
     return crop, [(i + 1, seen, texts) for i, box, texts in named if (seen := box_in_crop(box, crop))]
 
 
-def _flip(elements: list[Element], config: ImageConfig, rng: np.random.Generator) -> tuple[list[Element], bool]:
-    """The elements in the mirrored image or as they were, and whether the image is to be mirrored."""
+def _flip(
+    elements: list[Element], others: Sequence[str], config: ImageConfig, rng: np.random.Generator
+) -> tuple[list[Element], bool]:
+    """The elements in the mirrored image or as they were, and whether the image is to be mirrored.
+
+    `others` are what else is read of the image's texts.
+    """
     flipped = bool(rng.random() < config.flip)
     if flipped and config.left_right == "keep_image":
-        flipped = not any(mentions_direction(element.text) for element in elements)
+        flipped = not any(map(mentions_direction, (*(element.text for element in elements), *others)))
     if not flipped:
         return elements, False
     retell = swap_directions if config.left_right == "swap_words" else str

@@ -13,6 +13,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
@@ -23,11 +24,13 @@ from crossgrain.config import UserError
 from crossgrain.data.manifest import FORMAT_VERSION, MANIFEST, read_manifest, shard_names
 from crossgrain.data.records import Record, record_from_json, record_to_json
 from crossgrain.data.regions import REGIONS_TAR, RegionFeatures, has_regions, read_positions, region_files
+from crossgrain.data.removal import JOURNAL, finish_removal, locked
 from crossgrain.data.tars import TarWriter, read_columns, read_member, write_table
 from crossgrain.documents.writing import write_whole
 
 _AGAIN = "crossgrain prepare"
 _WORK = ".partial"  # everything is written here and renamed into the data set's folder when it is whole
+_REPLACED = "replaced.json"  # in it: the files of the data set that goes
 _COLUMNS = {  # what a sidecar says of each record, with its Arrow type
     "key": "string",
     "split": "string",
@@ -125,7 +128,8 @@ class ShardWriter:
 
     A context manager: leaving it finishes the data set by renames with the manifest last, leaving it with an error
     removes what was begun. Files put into `folder` by the caller (a vocabulary, a report) are renamed along. A folder
-    that holds a data set is a UserError unless `overwrite` is set; one that holds other tars always is.
+    that holds a data set is a UserError unless `overwrite` is set; one that holds other tars always is, and one that
+    another process writes to.
     """
 
     def __init__(
@@ -146,20 +150,27 @@ class ShardWriter:
         self._counts: Counter[str] = Counter()
 
     def __enter__(self) -> "ShardWriter":
-        _make_free(self.path, self.overwrite)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"{self.path} is a file: --out names a folder")
         self._made_folder = not self.path.exists()
-        self.folder.mkdir(parents=True)
+        self.path.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            stack.enter_context(locked(self.path))
+            _make_free(self.path, self.overwrite)
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir()
+            self._lock = stack.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        if kind is None:
-            self._finish()
-        elif self._shard is not None:
-            self._shard.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
-        if kind is not None and self._made_folder:
-            self.path.rmdir()
+        with self._lock:
+            if kind is None:
+                self._finish()
+            elif self._shard is not None:
+                self._shard.close()
+            shutil.rmtree(self.folder, ignore_errors=True)
+            if kind is not None and self._made_folder:
+                self.path.rmdir()
 
     def write(self, record: Record, extension: str, width: int, height: int) -> None:
         """Append one record, whose `image` is the encoded file's bytes; `extension` names its format ("jpg", "png")."""
@@ -181,38 +192,39 @@ class ShardWriter:
         if self._shard is not None:
             self._end_shard()
         write_manifest(self.folder, self.source, self._counts, self._shards)
-        _remove_data(self.path)
-        for file in sorted(self.folder.iterdir(), key=lambda file: (file.name == MANIFEST, file.name)):
+        files = sorted(self.folder.iterdir(), key=lambda file: (file.name == MANIFEST, file.name))
+        old = _shard_files(self.path)
+        write_whole(self.folder / _REPLACED, [json.dumps(old)])
+        (self.path / MANIFEST).unlink(missing_ok=True)
+        for name in [*old, "vocab.txt", "validation.json", JOURNAL]:
+            (self.path / name).unlink(missing_ok=True)
+        for file in files:
             file.replace(self.path / file.name)
 
 
 def _make_free(path: Path, overwrite: bool) -> None:
     """Refuse a folder that holds data; clear what a run left behind that was killed while it renamed its shards."""
-    if path.exists() and not path.is_dir():
-        raise UserError(f"{path} is a file: --out names a folder")
+    work = path / _WORK
     if (path / MANIFEST).exists():
         if not overwrite:
             raise UserError(f"{path} already holds a data set: choose another folder, or say --overwrite")
-    elif (path / _WORK / MANIFEST).exists():
-        for name in _shard_files(path / _WORK):
+        finish_removal(path)
+    elif (work / MANIFEST).exists():
+        old = json.loads((work / _REPLACED).read_text(encoding="utf-8")) if (work / _REPLACED).exists() else []
+        for name in [*_shard_files(work), *old]:
             (path / name).unlink(missing_ok=True)
-    listed = _shard_files(path) if (path / MANIFEST).exists() else []
+    listed = _shard_files(path)
     strangers = [file for file in sorted(path.glob("*.tar")) if file.name not in listed]
     if strangers:
         raise UserError(f"{strangers[0]} belongs to no finished data set: choose another folder for --out")
 
 
 def _shard_files(folder: Path) -> list[str]:
+    """The files of the data set in a folder but its manifest; none where there is none."""
+    if not (folder / MANIFEST).exists():
+        return []
     names = shard_names(read_manifest(folder))
     return [*(name + suffix for name in names for suffix in (".tar", ".parquet")), *region_files(names)]
-
-
-def _remove_data(path: Path) -> None:
-    """Remove the data set that stands in a folder, its manifest first, and nothing else."""
-    old = _shard_files(path) if (path / MANIFEST).exists() else []
-    (path / MANIFEST).unlink(missing_ok=True)
-    for name in [*old, "vocab.txt", "validation.json"]:
-        (path / name).unlink(missing_ok=True)
 
 
 class Shards(Sequence[Record]):

@@ -23,7 +23,7 @@ from crossgrain.data.asks import (
     overlaps,
     question_words,
 )
-from crossgrain.data.augment import flip_box, mentions_direction
+from crossgrain.data.augment import flip_box, mentions_direction, swap_directions
 from crossgrain.data.pairs import flip_regions
 from crossgrain.data.records import WHOLE_IMAGE, Box, Record
 from crossgrain.data.regions import RegionFeatures
@@ -81,11 +81,12 @@ def make_task_sample(
     return _sample([pixels], [seen], _Ask(words, [0] * len(words), target))
 
 
-def references(record: Record, number: int, recipe: Recipe) -> Target:
+def references(record: Record, number: int, recipe: Recipe, flipped: bool = False) -> Target:
     """The first captions of a record, {"references": (number, max_tokens)}; padding fills."""
     table = np.full((number, recipe.text.max_tokens), recipe.tokenizer.pad, dtype=np.int64)
+    retell = swap_directions if flipped and recipe.image.left_right == "swap_words" else str
     for row, caption in zip(table, record.captions, strict=False):
-        ids = encode_text(caption, recipe.tokenizer, recipe.text)
+        ids = encode_text(retell(caption), recipe.tokenizer, recipe.text)
         row[: len(ids)] = ids
     return {"references": table}
 
@@ -169,7 +170,7 @@ def _expression(
 
 
 def _may_flip(texts: Sequence[str], recipe: Recipe, rng: np.random.Generator) -> bool:
-    """Whether to mirror the image: not where a text names a side, as its answer may name one as well."""
+    """Whether to mirror the image: not where a text names a side, which the truth about it may turn on."""
     flip = recipe.reads != "regions" and bool(rng.random() < recipe.image.flip)
     told = recipe.image.left_right != "ignore" and any(mentions_direction(text) for text in texts)
     return flip and not told
@@ -181,7 +182,7 @@ def _flipped_boxes(record: Record) -> Record:
 
 def _texts(material: Material, item: Any) -> list[str]:
     if material == "questions":
-        return [item["question"]]
+        return [item["question"], *item["answers"]]
     if material == "expressions":
         return [item[0]]
     _, _, context, choices, _ = item

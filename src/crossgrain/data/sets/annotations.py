@@ -8,6 +8,7 @@ import codecs
 import csv
 import json
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from crossgrain.data.records import Dropped
 MAX_TEXT = 4096  # characters of one caption or phrase
 _MAX_LINE = 32 * 2**20  # characters: an image in base64 may stand in it
 _MAX_ELEMENT = 16 * 2**20  # characters of one JSON element
+_MAX_ROW_LINES = 64  # that a row of a table may take, where a text in quotes has line breaks
 _CHUNK = 2**20
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _SPACE = re.compile(r"[ \t\r\n]*")
@@ -73,19 +75,42 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
             yield number, line.rstrip("\r\n")
 
 
-def read_table(path: Path, delimiter: str, quoting: bool = True) -> Iterator[tuple[int, list[str] | None]]:
-    """The numbered rows of a CSV file (number of the last line of each); None for one that cannot be parsed."""
-    lines = (f"{line}\n" for _, line in read_lines(path))
-    reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE)
+def read_table(path: Path, delimiter: str) -> Iterator[tuple[int, list[str] | None]]:
+    """The numbered rows of a CSV file (number of the last line of each); None for one that cannot be parsed.
+
+    A quote that nothing closes within 64 lines costs its own line alone. One that closes before its text ends is part
+    of the text where tabs divide the columns, and is left out where commas do, which it may have held together.
+    """
+    loose = {"quoting": csv.QUOTE_NONE} if delimiter == "\t" else {}
+    lines, again = read_lines(path), deque[tuple[int, str]]()
+    taken: list[tuple[int, str]] = []
+
+    def take() -> Iterator[str]:
+        while len(taken) < _MAX_ROW_LINES and (line := again.popleft() if again else next(lines, None)):
+            taken.append(line)
+            yield f"{line[1]}\n"
+
     while True:
-        try:
-            row = next(reader)
-        except StopIteration:
+        taken.clear()
+        row, is_open = _parse_row(take(), delimiter=delimiter, strict=True)
+        if not taken:
             return
-        except csv.Error:
-            row = None
+        if row is None:
+            first, *others = taken
+            again.extendleft(reversed(others))
+            taken[:] = [first]
+            if not is_open and not others:
+                row, _ = _parse_row([first[1]], delimiter=delimiter, **loose)
         if row != []:
-            yield reader.line_num, row
+            yield taken[-1][0], row
+
+
+def _parse_row(lines: Iterable[str], **dialect: Any) -> tuple[list[str] | None, bool]:
+    """The first row of some lines, None where it cannot be parsed; and whether that is as a quote stays open."""
+    try:
+        return next(csv.reader(lines, **dialect), []), False
+    except csv.Error as error:
+        return None, str(error) == "unexpected end of data"
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]] | Dropped]:

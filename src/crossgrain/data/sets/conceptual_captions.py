@@ -9,8 +9,9 @@ Row n (from 0) with URL u may have its image under any of these names, with a us
     MD5, SHA-1             of u, in hexadecimal
 
 in `training`, `train`, `train_image`, or `validation`, `val`, `val_image`, by what the TSV's name says; or in `images`
-or beside the TSV. Names of the row's number alone are looked for in the latter two only where one TSV is read, as else
-they could mean several images. The kinds of name that find the first images are taken for the rest.
+or beside the TSV. Names of the row's number alone are looked for in the latter two only where one TSV is read, and in
+the others where one of the split is, as else they could mean several images. The kinds of name that find the first
+images are taken for the rest.
 """
 
 import hashlib
@@ -56,17 +57,18 @@ def read(
     if not files:
         raise UserError(f"no captions: looked for {root}/*.tsv")
     splits = Splits(split)
-    return chain.from_iterable(_items(file, root, images, splits, alone=len(files) == 1) for file in files)
+    return chain.from_iterable(_items(file, root, images, splits, files) for file in files)
 
 
-def _items(file: Path, root: Path, images: Path | None, splits: Splits, alone: bool) -> Iterator[Item]:
+def _items(file: Path, root: Path, images: Path | None, splits: Splits, files: Sequence[Path]) -> Iterator[Item]:
     official = _split_of(file)
     if not _has_urls(file):
         names = (*_SHARED, *_SPLITS.get(official or "", ()))
         yield from CaptionedImages(_paths(file, official), ImageFolders.under(root, names, images), splits)
         return
-    finder = _Finder(root, images, official, alone)
-    prefix = official or safe_key(file.stem)
+    of_split = sum(_split_of(other) == official for other in files)
+    finder = _Finder(root, images, official, alone=len(files) == 1, alone_in_split=of_split == 1)
+    prefix = official if official and of_split == 1 else safe_key(file.stem)
     for row, (where, text, url) in enumerate(_rows(file)):
         caption, rule = clean_text(text)
         if rule or "://" not in url:
@@ -87,12 +89,13 @@ def _items(file: Path, root: Path, images: Path | None, splits: Splits, alone: b
 class _Finder:
     """Finds the image of a row by the rules above, and learns which of them hold."""
 
-    def __init__(self, root: Path, images: Path | None, split: str | None, alone: bool):
+    def __init__(self, root: Path, images: Path | None, split: str | None, *, alone: bool, alone_in_split: bool):
         root = root if images is None else next((path for path in (images, root / images) if path.is_dir()), images)
         own = [root / name for name in _SPLITS.get(split or "", ())]
         shared = [root / name for name in _SHARED]
         self._anywhere = ImageFolders([*own, *shared])
-        by_row = [folder for folder in (*own, *(shared if alone else ())) if folder.is_dir()]
+        numbered = [*(own if alone_in_split else ()), *(shared if alone else ())]
+        by_row = [folder for folder in numbered if folder.is_dir()]
         self._by_row = ImageFolders(by_row) if by_row else None
         self._rules = {**_BY_URL, **(_BY_ROW if self._by_row else {})}
         self._found: Counter[str] = Counter()

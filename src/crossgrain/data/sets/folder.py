@@ -48,6 +48,8 @@ def _json_lines(file: Path) -> Iterator[Caption | Dropped]:
             continue
         where, values = line
         texts = values.get("caption")
+        if texts == []:
+            yield Dropped(reason="no caption", where=where, detail=str(values.get("image"))[:100])
         for text in texts if isinstance(texts, list) else [texts]:
             yield _caption({**values, "caption": text}, where)
 
@@ -56,7 +58,7 @@ def _caption(values: dict[str, Any], where: str) -> Caption | Dropped:
     image, split = values.get("image"), values.get("split")
     if not isinstance(image, str) or not image.strip():
         return Dropped(reason="malformed line", where=where, detail="no image")
-    split = split.strip() if isinstance(split, str) else split
+    split = (split.strip() or None) if isinstance(split, str) else split
     if split is not None and not is_split_name(split):
         return Dropped(reason="malformed split", where=where, detail=repr(split)[:100])
     return Caption(image.strip(), values.get("caption"), where, split)

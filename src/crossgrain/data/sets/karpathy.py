@@ -20,9 +20,11 @@ class SplitImage:
     coco_id: int | None
     where: str
 
-    def captions(self) -> Iterator[Caption]:
+    def captions(self) -> Iterator[Caption | Dropped]:
         """Its sentences, as captions with an official split."""
-        return (Caption(self.name, text, self.where, self.split) for text in self.sentences)
+        if not self.sentences:
+            yield Dropped(reason="no caption", where=self.where, detail=self.name[:100])
+        yield from (Caption(self.name, text, self.where, self.split) for text in self.sentences)
 
 
 def read_split_file(file: Path) -> Iterator[SplitImage | Dropped]:

@@ -162,7 +162,7 @@ def _clean(caption: Caption) -> Caption | Dropped:
     if rule:
         detail = f"{caption.image[:100]}: {str(caption.text)[:100]!r}"
         return Dropped(reason=rule, where=caption.where, detail=detail)
-    return replace(caption, text=text)
+    return replace(caption, image=str(PurePosixPath(caption.image)), text=text)  # ./a.jpg is a.jpg
 
 
 def pixel_box(values: Any, width: float, height: float) -> Box | str:

@@ -91,7 +91,9 @@ def _read_parts(
         values = _read_part(file, start, end)[list_name]
         if list_name == "attributes" and any(part[1] == "objects" for part in parts):
             attributes = {
-                v["object_id"]: v.get("attributes") for v in values if isinstance(v, dict) and "object_id" in v
+                v["object_id"]: v.get("attributes")
+                for v in values
+                if isinstance(v, dict) and isinstance(v.get("object_id"), int | str)
             }
             continue
         for index, value in enumerate(values):
@@ -117,7 +119,8 @@ def _region(value: Any, size: tuple[float, float], where: str, attributes: dict[
     values = value if isinstance(value, dict) else {}
     box = [values.get(name) for name in ("x", "y")]
     box += [values.get("width", values.get("w")), values.get("height", values.get("h"))]
-    names, kinds = values.get("names"), values.get("attributes") or attributes.get(values.get("object_id"))
+    names, kinds, number = (values.get(name) for name in ("names", "attributes", "object_id"))
+    kinds = kinds or (attributes.get(number) if isinstance(number, int | str) else None)
     return region(
         box,
         size,

@@ -64,6 +64,8 @@ def _entries(files: Sequence[Path], folders: ImageFolders, keys: Keys) -> Iterat
 
 
 def _captions(texts: Any, image: str, where: str, split: str | None) -> Iterator[Said | Dropped]:
+    if texts == []:
+        yield Dropped(reason="no caption", where=where, detail=image[:100])
     for text in texts if isinstance(texts, list) else [texts]:
         cleaned, rule = clean_text(text)
         if rule:
