@@ -1,9 +1,11 @@
 """The command line: VERB RECIPE key.path=value; what the verbs do is in `commands`.
 
-A user's mistake is one clear line and exit status 2; Ctrl-C leaves a state that the same command continues from.
+A user's mistake is one clear line and exit status 2, and so is what the system refuses (a full disk, a folder that
+cannot be written to); Ctrl-C leaves a state that the same command continues from.
 """
 
 import argparse
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -31,6 +33,10 @@ DETECT = (
     "score_threshold=0.2, processes=4 and so on; or features=FORMAT path=FILE; all of them in docs/detection.md"
 )
 ASKED = "change how it is asked, e.g. 'evaluation.tasks=[{type: grounding, method: gradcam}]'"
+_REFUSALS = {  # by the file system, whose text says enough; any other error is the program's own
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE),
+    *(errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP),
+}
 OVERRIDES = "change values of the recipe, e.g. stages.0.lr=1e-4 train.precision=float32"
 
 
@@ -52,6 +58,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         with suppress(OSError):
             sys.stdout.close()
         return 141
+    except OSError as error:
+        if error.errno not in _REFUSALS:
+            raise
+        names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        sys.stderr.write(f"crossgrain: {': '.join([error.strerror or str(error), *names])}\n")
+        return 2
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:

@@ -7,7 +7,8 @@ from killed import committed, killed_before
 from PIL import Image
 from small_web import GOOD, LengthScorer, asked, small_web, text
 
-from crossgrain.collect.pipeline import _alone, retry, run_collect
+from crossgrain.collect.lock import alone
+from crossgrain.collect.pipeline import retry, run_collect
 from crossgrain.collect.stages.images import CRASHED, _name
 from crossgrain.collect.takedown import remove
 from crossgrain.config import UserError
@@ -51,7 +52,7 @@ def test_killed_while_another_rule_is_worked_in_it_asks_nobody_at_all(web, tmp_p
 
 def test_two_runs_in_one_folder_are_kept_apart(web, tmp_path):
     _, recipe = web
-    with _alone(tmp_path / "work"), pytest.raises(UserError, match="another run is at work in"):
+    with alone(tmp_path / "work"), pytest.raises(UserError, match="another run is at work in"):
         run_collect(recipe, tmp_path)
     assert not (tmp_path / "recipe.yaml").exists()
     assert run_collect(recipe, tmp_path).num_pairs == GOOD

@@ -63,9 +63,12 @@ def test_mistakes_are_said(tmp_path):
         hash_sets.build([], "two words", tmp_path / "set.txt")
     with pytest.raises(UserError, match="no hash set"):
         hash_sets.load(tmp_path / "nowhere.txt")
+    with pytest.raises(UserError, match="no image to hash for empty: 1 x not an image; first at image 0"):
+        hash_sets.build([b"no image"], "empty", tmp_path / "set.txt")
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_empty_set_contains_nothing(tmp_path):
-    hash_sets.build([], "none", tmp_path / "none.txt")
+    (tmp_path / "none.txt").write_text("# hash set phash64-1 none\n")
     empty = hash_sets.load(tmp_path / "none.txt")
     assert empty.contains(np.array([0, 5], dtype=np.uint64)).tolist() == [False, False]

@@ -232,6 +232,7 @@ def test_a_dry_run_changes_nothing(run):
         ({"urls": ["ftp://example.org/a.jpg"]}, "'ftp://example.org/a.jpg' is no URL of the web"),
         ({"hashes": ["abc"]}, "'abc' is no hash: sha256 (64 digits), md5 (32 digits), phash (16 digits)"),
         ({"hashes": ["g" * 64]}, "is no hash"),
+        ({"hashes": ["md5:" + "a" * 64]}, "is no hash"),
         ({"domains": ["https://example.org"]}, "is no domain: write example.org"),
         ({"domains": ["co.uk"]}, "'co.uk' is no single site"),
         ({"domains": ["com"]}, "'com' is no single site"),
@@ -261,6 +262,25 @@ def test_a_list_file_holds_urls_hashes_and_domains(tmp_path):
     assert read_list(tmp_path / "list.txt") == wanted
 
 
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        ("https://a.org/3.jpg   # by mail", ("url", "https://a.org/3.jpg")),
+        ("example.org # see https://tickets.test/1", ("domain", "example.org")),
+        ("example.org#all", ("domain", "example.org")),
+        ("*.example.org", ("domain", "example.org")),
+        ("\ufeffhttps://a.org/x.jpg", ("url", "https://a.org/x.jpg")),
+        ("0x0123456789ABCDEF", ("phash", "0123456789abcdef")),
+        ("phash:0123456789abcdef", ("phash", "0123456789abcdef")),
+        ("sha256:" + "a" * 64, ("sha256", "a" * 64)),
+        ("MD5:" + "A" * 32, ("md5", "a" * 32)),
+    ],
+)
+def test_lines_of_a_list_are_understood_in_the_spellings_that_people_use(tmp_path, line, wanted):
+    (tmp_path / "list.txt").write_text(f"{line}\n")
+    assert Tombstones.of(**read_list(tmp_path / "list.txt")).entries == [wanted]
+
+
 def test_two_removals_at_once_do_not_meet(run):
     with removal.locked(run / "shards"), pytest.raises(UserError, match="by another process"):
         remove(run, urls=["https://images.example.org/3.jpg"])
@@ -281,13 +301,13 @@ def test_a_picture_leaves_the_work_the_examples_and_the_account_as_well(run):
     tar, rows = TarWriter(work / "part-00.tar"), []
     for one in (record, other):
         told = one.extra["provenance"]
-        place = {"tar_offset": tar.add(one.key, one.image), "tar_size": len(one.image)}
+        tar.add(f"{hashlib.sha256(told['image_url'].encode()).hexdigest()[:32]}.jpg", one.image)
         named = {name: told[name] for name in ("image_url", "sha256", "md5")}
-        rows.append({**named, **place, "phash": int(told["phash"], 16)})
+        rows.append({**named, "phash": int(told["phash"], 16)})
     rows.append({"image_url": provenance["image_url"] + "?dropped"})
     tar.finish()
     kinds = {"image_url": "string", "sha256": "string", "md5": "string", "phash": "uint64"}
-    write_rows(work / "part-00.parquet", {**kinds, "tar_offset": "int64", "tar_size": "int64"}, rows)
+    write_rows(work / "part-00.parquet", kinds, rows)
     (work / "part-01.journal.data").write_bytes(record.image)  # of a run that was killed
     size = (work / "part-00.tar").stat().st_size
     samples = run / "samples" / "samples.jsonl"

@@ -82,6 +82,8 @@ def hash_set(paths: Sequence[Path], name: str, out: Path) -> list[str]:
     for path in paths:
         if not path.exists():
             raise UserError(f"no images at {path}")
+    if out.is_dir():
+        raise UserError(f"{out} is a folder: --out names a file")
     out.parent.mkdir(parents=True, exist_ok=True)
     made, drops = hash_sets.build((image for path in paths for image in _images(path)), name, out)
     lines = [f"{name}: {len(made.hashes):,} images hashed, {drops.dropped.total():,} could not be"]

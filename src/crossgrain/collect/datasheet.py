@@ -16,16 +16,27 @@ from crossgrain.documents.markup import Table, plain
 
 OPTED_OUT = "opted out"  # opens the reasons of drops that somebody asked for
 FILL_IN = "*To be filled in by the operator:*"
+GIVEN_UP_MEANS = (
+    "This collection is partial. These parts of the work were given up, and what they held is in no later stage; the "
+    "same command tries them again."
+)
 
 
-def datasheet(title: str, rows: Sequence[FunnelRow], found: Composition, recipe: str, tombstones: Tombstones) -> str:
-    """The sheet as Markdown; `recipe` is the text of recipe.yaml."""
+def datasheet(
+    title: str,
+    rows: Sequence[FunnelRow],
+    found: Composition,
+    recipe: str,
+    tombstones: Tombstones,
+    given_up: Sequence[Mapping[str, str]] = (),
+) -> str:
+    """The sheet as Markdown; `recipe` is the text of recipe.yaml, `given_up` tells stage, part and reason."""
     parts = [
         f"# Datasheet: {plain(title)}",
         "Written by `crossgrain collect` from the run itself. The lines that only people can answer are marked.",
         *_motivation(),
         *_composition(found),
-        *_process(rows, recipe),
+        *_process(rows, recipe, given_up),
         *_preprocessing(rows),
         *_opt_outs(rows, found, tombstones),
         *_uses(),
@@ -41,6 +52,12 @@ def funnel_table(rows: Sequence[FunnelRow]) -> Table:
         for row in rows
     ]
     return Table(["stage", "unit", "in", "dropped", "out", "kept"], lines)
+
+
+def given_up_table(given_up: Sequence[Mapping[str, str]]) -> Table:
+    """A line for every part of the work that was given up."""
+    names = ["stage", "part", "reason"]
+    return Table(names, [[one[name] for name in names] for one in given_up])
 
 
 def opt_outs(rows: Sequence[FunnelRow]) -> list[tuple[str, str, str, int]]:
@@ -106,7 +123,7 @@ def _composition(found: Composition) -> Iterator[str]:
     )
 
 
-def _process(rows: Sequence[FunnelRow], recipe: str) -> Iterator[str]:
+def _process(rows: Sequence[FunnelRow], recipe: str, given_up: Sequence[Mapping[str, str]]) -> Iterator[str]:
     yield "## Collection process"
     yield (
         "In five stages: pages are read and the pictures on them that look like their subject are listed with their "
@@ -115,6 +132,9 @@ def _process(rows: Sequence[FunnelRow], recipe: str) -> Iterator[str]:
         "first (see below). What came into each stage and out of it:"
     )
     yield funnel_table(rows).to_markdown()
+    if given_up:
+        yield GIVEN_UP_MEANS
+        yield given_up_table(given_up).to_markdown()
     if recipe:
         yield "Every value that was used:"
         yield f"```yaml\n{recipe.replace('```', '` ` `').rstrip()}\n```"

@@ -1,59 +1,86 @@
-"""What else of a collection holds a picture that was taken down: its intermediate files, examples and account."""
+"""What else of a collection knows a picture that was taken down: its intermediate files, examples and account."""
 
-import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from crossgrain.collect.bucketed import read_rows
 from crossgrain.collect.funnel import FUNNEL, FunnelRow, read_funnel, write_funnel
 from crossgrain.collect.samples import Sample, read_samples, write_samples
+from crossgrain.collect.stages.images import blank
 from crossgrain.collect.tombstones import REASON, Seen, Tombstones
 from crossgrain.data.manifest import read_manifest
 
 STAGE = "takedown"
-_COLUMNS = ("image_url", "sha256", "md5", "phash", "tar_offset", "tar_size")
+_KNOWN = ("image_url", "sha256", "md5", "phash")
+
+Entry = tuple[str, str]
 
 
-def forget(run: Path, tombstones: Tombstones) -> None:
+def pictures_at(run: Path, wanted: Tombstones) -> dict[Entry, Entry]:
+    """The hashes of all pictures at the URLs of a list, and on the pages at them, each with the entry of its URL.
+
+    Aggregation keeps one address and one page of a picture; that it has others is known to these files alone.
+    """
+    urls = Tombstones(entry for entry in wanted.entries if entry[0] == "url")
+    if not urls:
+        return {}
+    shown: dict[str, Entry] = {}
+    for table in sorted((run / "work" / "pages").glob("part-*.parquet")):
+        for row in read_rows(table, columns=("image_url", "page_url")):
+            if entry := urls.match(Seen(page_url=row.get("page_url", ""))):  # a table of archived images has no pages
+                shown[row["image_url"]] = entry
+    found: dict[Entry, Entry] = {}
+    for table in _tables(run):
+        for row in read_rows(table, columns=_KNOWN):
+            entry = urls.match(Seen(image_url=row["image_url"])) or shown.get(row["image_url"])
+            if entry and row["phash"] is not None:
+                found["sha256", row["sha256"]] = found["phash", f"{row['phash']:016x}"] = entry
+    return found
+
+
+def forget(run: Path, tombstones: Tombstones, removed: Iterable[str] = ()) -> None:
     """Blank the pictures in work/, leave them out of the examples, and say in the account that records were removed.
 
-    All of it may be done again.
+    `removed` are image addresses of records that were. All of it may be done again.
     """
-    for table in sorted((run / "work" / "images").glob("part-*.parquet")):
-        if not table.name.endswith(".pairs.parquet") and table.with_suffix(".tar").exists():
-            _blank(table, tombstones)
-    for file in (run / "work" / "images").glob("part-*.journal.*"):  # of a task that was killed; it begins anew
+    gone = {*removed, *(url for table in _tables(run) for url in _gone(table, tombstones))}
+    for tar in sorted((run / "work" / "images").rglob("part-*.tar")):
+        blank(tar, gone)
+    halves = [*run.glob("work/images/part-*.journal.*"), *run.glob("work/*/.tmp-part-*"), *run.glob("shards/.tmp-*")]
+    for file in halves:  # of tasks that were killed; they begin anew
         file.unlink()
     for file in sorted([*run.glob("samples/*.jsonl"), *run.glob("work/*/part-*.samples.jsonl")]):
         samples = read_samples(file)
-        kept = [sample for sample in samples if tombstones.match(_seen(sample)) is None]
+        kept = [one for one in samples if one.image_url not in gone and tombstones.match(_seen(one)) is None]
         if len(kept) < len(samples):
             write_samples(file, kept)
     _account_for(run)
 
 
-def _blank(table: Path, tombstones: Tombstones) -> None:
-    """Overwrite pictures in the tar of a part: it keeps its size, so nothing is fetched again on their account."""
-    places = list(_places(table, tombstones))
-    if not places:
-        return
-    with table.with_suffix(".tar").open("r+b") as tar:
-        for offset, size in places:
-            tar.seek(offset)
-            tar.write(bytes(size))
-        tar.flush()
-        os.fsync(tar.fileno())
+def _tables(run: Path) -> list[Path]:
+    """The outcomes of the images stage."""
+    tables = sorted((run / "work" / "images").rglob("part-*.parquet"))
+    return [table for table in tables if not table.name.endswith(".pairs.parquet")]
 
 
-def _places(table: Path, tombstones: Tombstones) -> Iterator[tuple[int, int]]:
-    for row in read_rows(table, columns=_COLUMNS):
-        if row["tar_size"] and tombstones.match(_seen_row(row)) is not None:
-            yield row["tar_offset"], row["tar_size"]
+def _gone(table: Path, tombstones: Tombstones) -> Iterator[str]:
+    """The addresses in a part that are taken down."""
+    unwanted = _unwanted(table.with_suffix(".pairs.parquet"), tombstones)
+    for row in read_rows(table, columns=_KNOWN):
+        seen = Seen(image_url=row["image_url"], hashes=(row["sha256"] or "", row["md5"] or ""), phash=row["phash"])
+        if row["image_url"] in unwanted or tombstones.match(seen) is not None:
+            yield row["image_url"]
 
 
-def _seen_row(row: dict[str, Any]) -> Seen:
-    return Seen(image_url=row["image_url"], hashes=(row["sha256"] or "", row["md5"] or ""), phash=row["phash"])
+def _unwanted(pairs: Path, tombstones: Tombstones) -> set[str]:
+    """The images of a part of which every page was taken down."""
+    if not pairs.exists():
+        return set()
+    rows = groupby(read_rows(pairs, columns=("image_url", "page_url")), key=lambda row: row["image_url"])
+    return {
+        url for url, shown in rows if all(tombstones.match(Seen(page_url=row["page_url"])) is not None for row in shown)
+    }
 
 
 def _seen(sample: Sample) -> Seen:

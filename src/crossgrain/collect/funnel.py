@@ -10,7 +10,7 @@ from typing import Any
 from crossgrain.config import UserError
 from crossgrain.documents.writing import write_whole
 
-FUNNEL = "funnel.json"
+FUNNEL, GIVEN_UP = "funnel.json", "given_up.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,6 +89,30 @@ def read_funnel(path: Path) -> list[FunnelRow]:
         raise UserError(f"{path} does not exist: `crossgrain collect` writes it when it has finished") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is not a funnel: {error}") from None
+
+
+def write_given_up(run: Path, given_up: Sequence[Mapping[str, str]]) -> None:
+    """Say in the folder of a run which parts (stage, part, reason) were given up; no file where none was."""
+    if given_up:
+        write_whole(run / GIVEN_UP, [json.dumps([*given_up], indent=1), "\n"])
+    else:
+        (run / GIVEN_UP).unlink(missing_ok=True)
+
+
+def read_given_up(run: Path) -> list[dict[str, str]]:
+    """What `write_given_up` wrote. UserError where it is something else."""
+    try:
+        told = json.loads((run / GIVEN_UP).read_text(encoding="utf-8"))
+        return [{name: str(one[name]) for name in ("stage", "part", "reason")} for one in told]
+    except FileNotFoundError:
+        return []
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{run / GIVEN_UP} does not say what was given up: {error}") from None
+
+
+def given_up_lines(given_up: Iterable[Mapping[str, str]]) -> list[str]:
+    """A line for every part that was given up."""
+    return [f"given up: {one['stage']} {one['part']}: {one['reason']}" for one in given_up]
 
 
 def funnel_lines(rows: Sequence[FunnelRow], most: int = 6) -> list[str]:

@@ -48,7 +48,10 @@ def images_below(folder: Path) -> list[Path]:
 
 
 def build(images: Iterable[Path | bytes], name: str, out: Path) -> tuple[HashSet, Drops]:
-    """Hash images (files, or their content) and write the set to `out`; what is no image is counted."""
+    """Hash images (files, or their content) and write the set to `out`; what is no image is counted.
+
+    UserError where there is not one.
+    """
     if not re.fullmatch(r"\S+", name):
         raise UserError(f"name of a hash set {name!r}: one word, such as coco_val2014")
     drops, found = Drops(), []
@@ -58,6 +61,9 @@ def build(images: Iterable[Path | bytes], name: str, out: Path) -> tuple[HashSet
         except ImageError as error:
             where = str(image) if isinstance(image, Path) else f"image {number}"
             drops.drop(Dropped(reason=error.reason, where=where, detail=error.detail))
+    if not found:
+        why = "; ".join(line.strip() for line in drops.drop_lines())
+        raise UserError(f"no image to hash for {name}{': ' if why else ''}{why}")
     hashes = np.unique(np.array(found, dtype=np.uint64).reshape(-1, 2), axis=0)
     lines = [f"# hash set {PHASH} {name}", *(f"{one:016x} {mirrored:016x}" for one, mirrored in hashes.tolist())]
     partial = out.with_name(f".tmp-{out.name}")

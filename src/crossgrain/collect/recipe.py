@@ -1,5 +1,6 @@
 """A collection as a value: where pages come from, the rules of every stage, and how the work is spread."""
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -80,6 +81,12 @@ class CollectRecipe:
     num_workers: Annotated[int, Field(ge=0)] | None = None  # none: one per CPU; 0: all in this process
     max_retries: Count = 3  # attempts at a piece of work before it is set aside
     task_seconds: Annotated[float, Field(gt=0)] = 6 * 3600.0  # a piece that takes longer is begun again
+
+    def workers(self) -> int:
+        """How many processes work: as many as are asked for, else one for each CPU of this machine."""
+        if self.num_workers is not None:
+            return self.num_workers
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
     def __post_init__(self) -> None:
         if not self.inputs and self.scenes_web is None:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from crossgrain.collect.composition import Composition, measure
-from crossgrain.collect.datasheet import datasheet, funnel_table, opt_outs, unsafe_line
-from crossgrain.collect.funnel import FUNNEL, FunnelRow, read_funnel
+from crossgrain.collect.datasheet import GIVEN_UP_MEANS, datasheet, funnel_table, given_up_table, opt_outs, unsafe_line
+from crossgrain.collect.funnel import FUNNEL, FunnelRow, read_funnel, read_given_up
 from crossgrain.collect.samples import KEPT, SAMPLES, Sample, read_samples
 from crossgrain.collect.takedown import data_folder
 from crossgrain.collect.tombstones import Tombstones
@@ -39,17 +39,28 @@ def write_report(run: Path) -> list[Path]:
     text = recipe.read_text(encoding="utf-8") if recipe.is_file() else ""
     tree = read_yaml(text, str(recipe)) if text else {}
     title = str(tree.get("title") or run.resolve().name) if isinstance(tree, dict) else run.resolve().name
-    tombstones = Tombstones.load(run)
-    drawn = _page(title, rows, found, read_samples(run / "samples" / SAMPLES), tombstones)
+    tombstones, given_up = Tombstones.load(run), read_given_up(run)
+    drawn = _page(title, rows, found, read_samples(run / "samples" / SAMPLES), tombstones, given_up)
     write_whole(run / REPORT, [drawn])
-    write_whole(run / DATASHEET, [datasheet(title, rows, found, text, tombstones)])
+    write_whole(run / DATASHEET, [datasheet(title, rows, found, text, tombstones, given_up)])
     return [run / REPORT, run / DATASHEET]
 
 
 def _page(
-    title: str, rows: Sequence[FunnelRow], found: Composition, samples: Sequence[Sample], tombstones: Tombstones
+    title: str,
+    rows: Sequence[FunnelRow],
+    found: Composition,
+    samples: Sequence[Sample],
+    tombstones: Tombstones,
+    given_up: Sequence[Mapping[str, str]],
 ) -> str:
-    sections = [_funnel_section(rows), *_reason_sections(rows, samples), _opt_out_section(rows, found, tombstones)]
+    lost = [section("Given up", remark(GIVEN_UP_MEANS), given_up_table(given_up).to_html())] if given_up else []
+    sections = [
+        *lost,
+        _funnel_section(rows),
+        *_reason_sections(rows, samples),
+        _opt_out_section(rows, found, tombstones),
+    ]
     if found.num_records:
         sections += [_numbers_section(found), _origin_section(found)]
     return page(f"{title}: collected pairs", tiles(_headline(rows, found)), fact_list(_facts(found)), *sections)

@@ -2,17 +2,20 @@
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from crossgrain.collect import hash_sets
 from crossgrain.collect.fetch.config import FetchConfig
+from crossgrain.collect.images.filter import ImageFilter
 from crossgrain.collect.pages.inputs import Input, list_inputs
+from crossgrain.collect.planted import read_truth
 from crossgrain.collect.recipe import CollectRecipe
 from crossgrain.collect.scoring.interface import build_scorer
-from crossgrain.collect.stages.images import take_images
+from crossgrain.collect.sentences import Cleaner
+from crossgrain.collect.stages.images import set_aside, take_images
 from crossgrain.collect.stages.merge import merge_bucket
 from crossgrain.collect.stages.pages import read_shard
 from crossgrain.collect.stages.plan import plan_shards, select_pairs
@@ -21,7 +24,7 @@ from crossgrain.collect.stages.shards import write_shard
 from crossgrain.collect.tasks import Done, Task, Work, digest_of, digests
 from crossgrain.collect.tombstones import Tombstones
 from crossgrain.config import UserError, dump_config
-from crossgrain.data.scenes.web import TEST_SET, write_web
+from crossgrain.data.scenes.web import TEST_SET, TRUTH, write_web
 
 WEB = "web"  # the folder of a planted web
 _FORMAT = 1  # of what the stages leave: another number makes them all run anew
@@ -33,33 +36,41 @@ class Steps:
     """The tasks of every stage of one run, made from what the stages before have left."""
 
     def __init__(self, recipe: CollectRecipe, out: Path):
-        """UserError for files that the recipe names and are not there."""
+        """UserError for whatever the recipe names and cannot be had."""
         self.recipe = recipe
+        Cleaner(recipe.sentences)  # these two name languages, lists and classifiers, which are looked for here
+        ImageFilter(recipe.images)
         if recipe.fetch_missing:
             recipe.fetch.check_contact()
         self.work = out / "work"
         self.data = out / "shards"
         self.work.mkdir(parents=True, exist_ok=True)
-        self.test_sets = {hash_sets.load(path).name: path for path in recipe.aggregate.test_sets}
+        self.test_sets: dict[str, Path] = {}
+        for path in recipe.aggregate.test_sets:
+            self._add_test_set(hash_sets.load(path).name, path)
         inputs = list(recipe.inputs)
         if recipe.scenes_web is not None:
             inputs += self._draw_web(out / WEB)
         self.removed = Tombstones.load(out)
         self.inputs = list_inputs(inputs, self.work, recipe.fetch)
+        self.fingerprints = {shard.id: shard.fingerprint() for shard in self.inputs}
         self.scorer = None if recipe.scorer is None else partial(build_scorer, recipe.scorer)
         self.scorer_fingerprint = self.scorer().fingerprint() if self.scorer else ""
 
     def pages(self) -> list[Task]:
         """A task an input shard."""
         config = _digest(self.recipe.pages, self.recipe.sentences, _rules(self.recipe.fetch), self.recipe.num_buckets)
+        lists = sum(shard.kind == "urls" for shard in self.inputs)
         shared = {
             "pages": self.recipe.pages,
             "sentences": self.recipe.sentences,
-            "fetch": self.recipe.fetch,
+            "fetch": self.recipe.fetch.for_one_of(max(1, min(lists, self.recipe.workers()))),
             "num_buckets": self.recipe.num_buckets,
         }
         return [
-            self._task("pages", shard.id, partial(read_shard, shard=shard, **shared), config, [shard.fingerprint()])
+            self._task(
+                "pages", shard.id, partial(read_shard, shard=shard, **shared), config, [self.fingerprints[shard.id]]
+            )
             for shard in self.inputs
         ]
 
@@ -81,15 +92,19 @@ class Steps:
         shared = {
             "parts": [done.path(".parquet") for done in merged],
             "archives": {shard.id: Path(shard.path) for shard in self.inputs if shard.path},
-            "fetch": _shared_out(fetch, self.recipe.tasks_per_domain) if self.recipe.fetch_missing else None,
+            "fetch": fetch.for_one_of(self.recipe.tasks_per_domain) if self.recipe.fetch_missing else None,
             "max_bytes": fetch.max_image_bytes,
             "images": self.recipe.images,
             "num_buckets": self.recipe.num_buckets,
             "rules": rules,
+            "layout": f"{self.recipe.num_buckets}-{self.recipe.tasks_per_domain}",
             "removed": tuple(self.removed.entries),
         }
         config = digest_of([rules, self.removed.digest()])
-        return self._buckets("images", take_images, shared, config, digests(merged))
+        archives = [self.fingerprints[shard.id] for shard in self.inputs if shard.kind == "warc"]
+        tasks = self._buckets("images", take_images, shared, config, [*digests(merged), *archives])
+        set_aside(self.work / "images", rules, shared["layout"], {task.shard for task in tasks if task.done()})
+        return tasks
 
     def scores(self, images: Sequence[Done]) -> list[Task]:
         """A task a bucket of images."""
@@ -107,9 +122,11 @@ class Steps:
         return [self._task("threshold", "all", function, _digest(percentile), digests(scores))]
 
     def aggregate(self, scores: Sequence[Done], threshold: Sequence[Done]) -> list[Task]:
-        """One task that decides about every pair."""
+        """One task that decides about every pair; none where the percentile that it needs was given up."""
         rules, value = self.recipe.aggregate, self.recipe.threshold.value
-        if threshold:
+        if self.recipe.threshold.percentile is not None:
+            if not threshold:
+                return []
             value = threshold[0].facts["threshold"]
         shared = {
             "parts": [done.path(".parquet") for done in scores],
@@ -184,23 +201,36 @@ class Steps:
 
     def _draw_web(self, folder: Path) -> list[Input]:
         """Draw the web of scenes where it is not there yet, and hash its test set: what to read."""
-        assert self.recipe.scenes_web is not None
-        write_web(folder, self.recipe.scenes_web.pages, self.recipe.scenes_web.seed)
+        asked = self.recipe.scenes_web
+        assert asked is not None
+        if _drawn(folder) != (asked.pages, asked.seed):  # another web, of which not every file would be overwritten
+            for file in [folder / TRUTH, *folder.glob("web-*.warc.gz"), *(folder / TEST_SET).glob("*.jpg")]:
+                file.unlink(missing_ok=True)
+        write_web(folder, asked.pages, asked.seed)
         found = sorted((folder / TEST_SET).glob("*.jpg"))
         if found:
-            self.test_sets["scenes"] = self.work / "scenes.hashes"
+            self._add_test_set("scenes", self.work / "scenes.hashes")
             hash_sets.build(found, "scenes", self.test_sets["scenes"])
         return [Input(path=path, kind="warc") for path in sorted(folder.glob("*.warc.gz"))]
+
+    def _add_test_set(self, name: str, path: Path) -> None:
+        if name in self.test_sets:
+            others = f"{self.test_sets[name]} and {path}"
+            raise UserError(f"two test sets are called {name}: {others}; build one with another --name")
+        self.test_sets[name] = path
+
+
+def _drawn(folder: Path) -> tuple[int, int] | None:
+    """Pages and seed of the web that a folder holds whole."""
+    try:
+        made = read_truth(folder)["made"]
+        return made["pages"], made["seed"]
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _rules(fetch: FetchConfig) -> dict[str, Any]:
     return {name: value for name, value in dump_config(fetch).items() if name in _FETCH_RULES}
-
-
-def _shared_out(fetch: FetchConfig, tasks: int) -> FetchConfig:
-    """The limits for one domain, divided among the tasks that ask it."""
-    pace = {"domain_concurrency": max(1, fetch.domain_concurrency // tasks), "domain_delay": fetch.domain_delay * tasks}
-    return replace(fetch, **pace)
 
 
 def _digest(*values: Any) -> str:

@@ -4,16 +4,18 @@ The list is written first, so what was asked for is kept out even where the remo
 then finishes it.
 """
 
+import contextlib
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from crossgrain.collect.forgetting import forget
-from crossgrain.collect.tombstones import Seen, Tombstones, run_folder, tombstone_file
+from crossgrain.collect.forgetting import Entry, forget, pictures_at
+from crossgrain.collect.lock import alone
+from crossgrain.collect.tombstones import Seen, Tombstones, is_hash, run_folder, tombstone_file
 from crossgrain.config import UserError
 from crossgrain.data.manifest import MANIFEST, read_manifest
 from crossgrain.data.removal import finish_removal, locked, remove_records
@@ -29,7 +31,7 @@ class Removal:
     wanted: Tombstones
     num_left: int = 0
     dry_run: bool = False
-    removed: list[dict[str, str]] = field(default_factory=list)  # key, image_url, page_url, kind and value of the entry
+    removed: list[dict[str, str]] = field(default_factory=list)  # key, addresses, hashes, kind and value of the entry
 
     def lines(self, most: int = 20) -> list[str]:
         """For people."""
@@ -59,46 +61,51 @@ def remove(
     """Take every picture that these name out of a collection (its folder, or that of its shards) and list them.
 
     URLs are those of pictures or of pages; hashes are the SHA-256 or MD5 of a picture's file, as it was fetched or as
-    it is kept, or its 64-bit perceptual hash, which also finds copies of it; domains go with their subdomains. With
-    `dry_run` nothing is changed. The same call again finishes one that was killed.
+    it is kept, or its 64-bit perceptual hash, which also finds copies of it; domains go with their subdomains. A
+    picture is found at every address and page that the collection met it at. With `dry_run` nothing is changed. The
+    same call again finishes one that was killed.
     """
     wanted = Tombstones.of(urls, hashes, domains)
     if not wanted:
         raise UserError("say what to remove: a URL, a hash or a domain")
-    shards_folder, listed = data_folder(data), tombstone_file(data)
+    shards_folder, listed, run = data_folder(data), tombstone_file(data), run_folder(data)
     removal = Removal(data=shards_folder, tombstones=listed, wanted=wanted, dry_run=dry_run)
-    with locked(shards_folder):
+    at_work = alone(run / "work") if run and (run / "work").is_dir() else contextlib.nullcontext()
+    with at_work, locked(shards_folder):
+        known = pictures_at(run, wanted) if run else {}
+        wanted |= Tombstones(known)
         if not dry_run:
             (Tombstones.load(listed) | wanted).save(listed)
             finish_removal(shards_folder)
         rows: dict[str, list[int]] = {}
-        removal.num_left = 0
-        for shard, row, entry in _found(shards_folder, wanted):
+        for shard, row, entry in _found(shards_folder, wanted, known):
             removal.num_left += entry is None
             if entry is not None:
                 rows.setdefault(shard, []).append(row)
                 removal.removed.append(entry)
         if not dry_run:
-            # A picture that was asked for by its own address is the same picture at another one.
-            own = [("sha256", entry["sha256"]) for entry in removal.removed if _asked_by_own_url(entry)]
-            (Tombstones.load(listed) | Tombstones(own)).save(listed)
+            same = (pair for entry in removal.removed for pair in _same_picture(entry))
+            everything = Tombstones.load(listed) | Tombstones(same)
+            everything.save(listed)
             remove_records(shards_folder, rows)
-    if not dry_run and (run := run_folder(data)) is not None:
-        forget(run, Tombstones.load(listed))
+            if run is not None:  # a picture of which only a page was taken down may stand on another
+                alike = [(one["image_url"], one["sha256"], _as_int(one["phash"])) for one in removal.removed]
+                gone = [url for url, sha256, phash in alike if everything.blocks(url, sha256, phash=phash)]
+                forget(run, everything, gone)
     return removal
 
 
 def read_list(path: Path) -> dict[str, list[str]]:
-    """Arguments of `remove` from a text file: a URL, a hash or a domain a line; "#" begins a comment."""
+    """Arguments of `remove` from a text file: a URL, a hash or a domain a line; " #" begins a comment."""
     if not path.is_file():
         raise UserError(f"no list at {path}")
     found: dict[str, list[str]] = {"urls": [], "hashes": [], "domains": []}
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        entry = line.strip() if "://" in line else line.partition("#")[0].strip()
-        if not entry or entry.startswith("#"):
-            continue
-        kind = "urls" if "://" in entry else "hashes" if re.fullmatch("[0-9a-fA-F]+", entry) else "domains"
-        found[kind].append(entry)
+    for line in path.read_text(encoding="utf-8-sig", errors="replace").splitlines():
+        entry = re.split(r"(?:^|\s)#", line)[0].strip()
+        if "://" in entry:
+            found["urls"].append(entry)
+        elif entry := entry.partition("#")[0]:
+            found["hashes" if is_hash(entry) else "domains"].append(entry)
     return found
 
 
@@ -110,8 +117,10 @@ def data_folder(path: Path) -> Path:
     raise UserError(f"no data set in {path}: neither it nor {path / 'shards'} has a {MANIFEST}")
 
 
-def _found(folder: Path, wanted: Tombstones) -> Iterator[tuple[str, int, dict[str, str] | None]]:
-    """Every record by shard and row, with what it is where it falls under an entry."""
+def _found(
+    folder: Path, wanted: Tombstones, known: Mapping[Entry, Entry]
+) -> Iterator[tuple[str, int, dict[str, str] | None]]:
+    """Every record by shard and row, with what it is where it falls under an entry; `known`: hashes with their URLs."""
     if not read_manifest(folder)["splits"]:
         return
     shards = Shards(folder)
@@ -131,12 +140,16 @@ def _found(folder: Path, wanted: Tombstones) -> Iterator[tuple[str, int, dict[st
         if entry is None:
             yield shard, row, None
         else:
-            known = {"key": record.key, **addresses, "sha256": told.get("sha256") or stored[index]}
-            yield shard, row, {**known, "kind": entry[0], "value": entry[1]}
+            kind, value = known.get(entry, entry)
+            same = {"sha256": told.get("sha256") or stored[index], "phash": told.get("phash") or ""}
+            yield shard, row, {"key": record.key, **addresses, **same, "kind": kind, "value": value}
 
 
-def _asked_by_own_url(entry: dict[str, str]) -> bool:
-    return entry["kind"] == "url" and Tombstones([("url", entry["value"])]).blocks(entry["image_url"])
+def _same_picture(entry: Mapping[str, str]) -> Iterator[Entry]:
+    """What keeps a picture out wherever else it lies, copies included, where its own address or file was named."""
+    own = entry["kind"] == "url" and Tombstones([("url", entry["value"])]).blocks(entry["image_url"])
+    if own or entry["kind"] in ("sha256", "md5"):
+        yield from ((kind, entry[kind]) for kind in ("sha256", "phash") if entry[kind])
 
 
 def _as_int(phash: Any) -> int | None:

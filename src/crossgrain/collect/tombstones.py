@@ -23,6 +23,7 @@ TOMBSTONES = "tombstones.jsonl"
 REASON = "taken down"  # of whatever a later run drops because of the list
 DISTANCE = 8  # bits in which the perceptual hashes of copies of one picture may differ
 _HASHES = {64: "sha256", 32: "md5", 16: "phash"}  # by their hexadecimal digits
+_HASH = re.compile(rf"(?:(?P<kind>{'|'.join(_HASHES.values())}):|0x)?(?P<digits>[0-9a-f]+)")
 _KINDS = ("url", "domain", *_HASHES.values())
 
 
@@ -140,16 +141,22 @@ def _url(value: str) -> tuple[str, str]:
     return "url", url
 
 
+def is_hash(value: str) -> bool:
+    """Whether a user means a hash: digits alone, or with "0x" or the name of the hash before them."""
+    return _HASH.fullmatch(value.strip().lower()) is not None
+
+
 def _hash(value: str) -> tuple[str, str]:
-    digits = value.strip().lower().removeprefix("0x")
-    if len(digits) not in _HASHES or not re.fullmatch("[0-9a-f]+", digits):
+    given = _HASH.fullmatch(value.strip().lower())
+    digits = given["digits"] if given else ""
+    if not given or given["kind"] not in (None, _HASHES.get(len(digits))) or len(digits) not in _HASHES:
         kinds = ", ".join(f"{name} ({length} digits)" for length, name in _HASHES.items())
         raise UserError(f"{value!r} is no hash: {kinds}, in hexadecimal")
     return _HASHES[len(digits)], digits
 
 
 def _domain(value: str) -> tuple[str, str]:
-    domain = value.strip().lower().strip(".")
+    domain = value.strip().lower().removeprefix("*.").strip(".")
     if "/" in domain or not domain or not host_of(f"https://{domain}/"):
         raise UserError(f"{value!r} is no domain: write example.org")
     domain = host_of(f"https://{domain}/")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from crossgrain.commands.terminal import make_console, say, write
-from crossgrain.config import UserError
+from crossgrain.config import UserError, read_yaml
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -68,8 +68,11 @@ def add_verbs(verb: Verb) -> None:
 
 def is_collection(recipe: Path) -> bool:
     """Whether a recipe is one of collecting: it names inputs, or a web of scenes."""
-    text = recipe.read_text(encoding="utf-8", errors="replace")
-    return bool({"inputs", "scenes_web"} & {line.partition(":")[0] for line in text.splitlines()})
+    try:
+        tree = read_yaml(recipe.read_text(encoding="utf-8", errors="replace"), str(recipe))
+    except UserError:  # whoever reads it next says what is wrong
+        return False
+    return isinstance(tree, dict) and not tree.keys().isdisjoint({"inputs", "scenes_web"})
 
 
 def complete(recipe: Path, overrides: Sequence[str]) -> Any:

@@ -4,19 +4,22 @@
 one item is lost, and named.
 """
 
+import contextlib
 import multiprocessing
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
+from multiprocessing.resource_tracker import ensure_running
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 _AHEAD = 8  # items per worker that may be done before the first of them is
+_STARTS = 3  # of a worker, before something is wrong with starting
 _MAX_HELD = 256 * 2**20  # and the size of their results
 
 
@@ -118,7 +121,8 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, remote = context.Pipe()
         self._process = context.Process(target=_work, args=(remote, self._function), daemon=True)
-        self._process.start()
+        with _interrupts_held_back():  # the process begins so, and says for itself that it passes them over
+            self._process.start()
         remote.close()
         self.number, self.idle, self.since = -1, True, 0.0
         self.item: Any = None
@@ -131,11 +135,17 @@ class _Worker:
         self.connection.send(item)
 
     def _greet(self) -> None:
-        """Wait until the process is up: what ends it before is no item's fault."""
-        try:
-            self._ready = self.connection.recv()
-        except EOFError:
-            raise RuntimeError("a worker process ended while it started; see the messages above") from None
+        """Wait until the process is up: what ends it before is no item's fault, so it is started again."""
+        for left in reversed(range(_STARTS)):
+            try:
+                self._ready = self.connection.recv()
+                return
+            except (EOFError, ConnectionError):
+                self.stop()
+                if not left:
+                    break
+                self._start()
+        raise RuntimeError(f"a worker process ended while it started, {_STARTS} times; see the messages above")
 
     def take(self, time_limit: float) -> tuple[Any, str]:
         """The result, or the reason why there is none."""
@@ -173,6 +183,17 @@ def _reports(workers: list[_Worker], time_limit: float) -> list[_Worker]:
     return [busy[connection] for connection in ready if isinstance(connection, Connection)] or late
 
 
+@contextlib.contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """Ctrl-C comes when this is over, to this process; one that is started meanwhile has it held back."""
+    ensure_running()  # or the start of a first process would let them through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _end_with_parent() -> None:
     """A worker whose parent was killed would go on with its item, beside whoever does it again."""
     parent = multiprocessing.parent_process()
@@ -184,6 +205,7 @@ def _end_with_parent() -> None:
 def _work(connection: Connection, function: Callable[[Any], Any]) -> None:
     """The worker's loop, until its parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     threading.Thread(target=_end_with_parent, daemon=True).start()
     connection.send(True)
     while True:

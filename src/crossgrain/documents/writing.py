@@ -8,7 +8,7 @@ from pathlib import Path
 def write_whole(path: Path, parts: Iterable[str]) -> None:
     """Write a text file under another name and rename it when it is whole."""
     partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
+    with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:  # file names may be no Unicode
         file.writelines(parts)
     partial.replace(path)
 

@@ -38,7 +38,7 @@ class Blocklist:
 
     def blocks_url(self, url: str) -> str:
         """ "md5 DIGEST" (or another hash) of a URL that is listed, else empty."""
-        return _first_listed(self._urls, url.encode())
+        return _first_listed(self._urls, url.encode("utf-8", "surrogatepass"))
 
     def blocks_file(self, data: bytes) -> str:
         """ "sha256 DIGEST" (or another hash) of a file that is listed, else empty."""

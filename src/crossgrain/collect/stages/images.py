@@ -2,15 +2,18 @@
 
 A task is a bucket of image addresses (all of a domain's that must be fetched). It leaves a row for every address with
 what became of it, the kept images in a tar, and a row for every kept image and text, bucketed by the image's content.
-While it runs, a journal holds what was done, so that a task that was killed asks nobody twice. A part that an earlier
-run made with the same rules is reused address by address, whatever else is wanted now.
+While it runs, a journal holds what was done, so that a task that was killed asks nobody twice. What an earlier run
+found out with the same rules from the address itself is reused, whatever else is wanted now; what it read from an
+archive is read again, for the archive may have changed.
 """
 
 import contextlib
 import hashlib
 import json
 import multiprocessing
-from collections.abc import Iterator, Mapping, Sequence
+import os
+import tarfile
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -20,14 +23,21 @@ from crossgrain.collect.fetch.config import FetchConfig
 from crossgrain.collect.fetch.politeness import Fetched, Request
 from crossgrain.collect.fetch.session import fetch_all
 from crossgrain.collect.images.blocklist import BLOCKED, Blocklist, load_blocklist
-from crossgrain.collect.images.filter import ImageFilter, ImageFilterConfig, bounded_memory
+from crossgrain.collect.images.filter import (
+    UNNATURAL,
+    UNSAFE,
+    ImageFilter,
+    ImageFilterConfig,
+    KeptImage,
+    bounded_memory,
+)
 from crossgrain.collect.journal import Journal
 from crossgrain.collect.opt_outs import embedded_opt_out
 from crossgrain.collect.pages.warc import read_archived
 from crossgrain.collect.samples import SIDE, Sample, Samples
 from crossgrain.collect.stages.merge import MERGED_COLUMNS
 from crossgrain.collect.tasks import IMAGES, TEXTS, Work
-from crossgrain.collect.tombstones import REASON, Tombstones
+from crossgrain.collect.tombstones import REASON, Seen, Tombstones
 from crossgrain.config import UserError
 from crossgrain.data.images import ImageError
 from crossgrain.data.records import Dropped
@@ -35,11 +45,15 @@ from crossgrain.data.tars import TarWriter, read_member
 from crossgrain.data.thumbnails import small_jpeg
 
 RETRY = ".retry"  # a file beside a part with this suffix says: what failed for the moment is tried again
+EARLIER = "earlier"  # a folder of the stage: parts that cut the addresses into tasks in another way
 _MAX_MEMORY = 6 * 2**30  # bytes of address space
 NOT_ARCHIVED = "in no archive"
 CRASHED = "its decoder crashed twice"
+# Drops whose picture may be shown: their header was read to its end, and promised an image of bounded cost.
+_DECODABLE = frozenset(("too few bytes", "too small", "extreme aspect ratio", UNNATURAL, UNSAFE))
+_HIDDEN = "sha256:"  # opens what stands for an address on a block list
 
-_KEPT = {  # of a kept image, with the Arrow type of each
+_KEPT = {  # of a kept image, with the Arrow type of each; the hashes also of one that was taken down
     "sha256": "string",
     "md5": "string",
     "phash": "uint64",
@@ -57,6 +71,7 @@ STATUS_COLUMNS = {
     "detail": "string",
     "transient": "bool_",
     "status": "int32",  # of HTTP; 0 where no answer was had or needed
+    "fetched": "bool_",  # or refused by whoever would be asked; not: read from an archive
     "opt_outs_checked": "string",  # a JSON list
     **_KEPT,
     **_PLACE,
@@ -81,32 +96,40 @@ def take_images(
     images: ImageFilterConfig,
     num_buckets: int,
     rules: str,
+    layout: str = "",
     removed: Sequence[tuple[str, str]] = (),
 ) -> None:
     """The task: every address of the bucket gets an outcome.
 
     `fetch` is None where nothing shall be fetched. `rules` is a digest of what decides the outcome of an address; what
-    was found under it holds in later runs too.
+    was found under it holds in later runs too. `layout` says how addresses are cut into tasks.
     """
     task = work.task
     tombstones = Tombstones(removed)
-    everything = {url: next(rows) for url, rows in groupby(_rows(parts, bucket), key=_url)}
-    wanted = {url: row for url, row in everything.items() if not tombstones.blocks(url)}
-    work.take(IMAGES, len(everything) - len(wanted))
-    work.drop(IMAGES, {REASON: len(everything) - len(wanted)})
+    wanted, num_removed = {}, 0
+    for url, rows in groupby(_rows(parts, bucket), key=_url):
+        if row := next((row for row in rows if not tombstones.blocks(url, page_url=row["page_url"])), None):
+            wanted[url] = row
+        else:
+            num_removed += 1
+    work.take(IMAGES, num_removed)
+    work.drop(IMAGES, {REASON: num_removed})
     journal = Journal(task.part(""), rules, first_attempt=task.attempt == 1)
     # a worker of the pool, not the process that somebody calls us from
     worker = multiprocessing.parent_process() is not None
     with journal, bounded_memory(_MAX_MEMORY) if worker else contextlib.nullcontext():
-        taking = _Taking(work, journal, ImageFilter(images), rules)
-        taking.refuse(wanted, load_blocklist(images.blocklist))
-        taking.reuse(wanted)
+        blocklist = load_blocklist(images.blocklist)
+        taking = _Taking(work, journal, ImageFilter(images), blocklist, rules, layout, tombstones)
+        taking.refuse(wanted)
+        names = {_name(url): url for url, row in wanted.items() if row["archive"] is None}
+        for part in [task.part(".parquet"), *sorted((task.folder / EARLIER).glob("*/part-*.parquet"))]:
+            taking.reuse(part, names)
         taking.read_archives(wanted, archives, max_bytes)
         missing = [url for url in wanted if _name(url) not in journal]
         if fetch is None:
             taking.leave(missing)
         else:
-            for fetched in fetch_all((Request(url, "image") for url in missing), fetch):
+            for fetched in fetch_all((Request(url, "image") for url in missing), fetch, blocklist=blocklist):
                 taking.judge_fetched(fetched)
         journal.commit()
         taking.write(sorted(wanted), _rows(parts, bucket), num_buckets)
@@ -117,37 +140,57 @@ def take_images(
 class _Taking:
     """One bucket on its way from addresses to outcomes; the journal holds an entry for each."""
 
-    def __init__(self, work: Work, journal: Journal, images: ImageFilter, rules: str):
+    def __init__(
+        self,
+        work: Work,
+        journal: Journal,
+        images: ImageFilter,
+        blocklist: Blocklist,
+        rules: str,
+        layout: str,
+        removed: Tombstones,
+    ):
         self.work = work
         self.journal = journal
         self.images = images
+        self.blocklist = blocklist
         self.rules = rules
+        self.layout = layout
+        self.removed = removed
         self.shown = Samples()
+        # What was read from an archive, or was in none, holds for the same archives only.
+        for name, entry in [*journal.entries.items()]:
+            if not entry.get("fetched") and entry.get("task") != work.task.fingerprint:
+                del journal.entries[name]
 
-    def refuse(self, wanted: dict[str, Row], blocklist: Blocklist) -> None:
+    def refuse(self, wanted: dict[str, Row]) -> None:
         """Addresses on a block list, which nobody is asked for."""
         for url in wanted:
-            if _name(url) not in self.journal and (listed := blocklist.blocks_url(url)):
+            if _name(url) not in self.journal and (listed := self.blocklist.blocks_url(url)):
                 self._drop(url, BLOCKED, detail=listed)
         self.journal.commit()
 
-    def reuse(self, wanted: dict[str, Row]) -> None:
-        """Take over what an earlier run found out under the same rules, save what shall be tried again."""
-        status, tar = self.work.task.part(".parquet"), self.work.task.part(".tar")
-        again = self.work.task.part(RETRY).exists()
-        if not tar.exists() or read_metadata(status).get("rules") != self.rules:
+    def reuse(self, part: Path, names: Mapping[str, str]) -> None:
+        """Take over what an earlier run was answered under the same rules, save what shall be tried again.
+
+        `names`: the addresses that are wanted, by what each is called.
+        """
+        tar = part.with_suffix(".tar")
+        if not tar.exists() or read_metadata(part).get("rules") != self.rules:
             return
-        for row in read_rows(status):
-            url = row.pop("image_url")
-            if url not in wanted or _name(url) in self.journal or (row["transient"] and again):
+        again = part.with_suffix(RETRY).exists()
+        for row in read_rows(part):
+            name = _name_of(row.pop("image_url"))
+            if name not in names or name in self.journal or not row.get("fetched") or (row["transient"] and again):
                 continue
-            offset, size = row.pop("tar_offset"), row.pop("tar_size")
-            try:
-                data = b"" if row["reason"] else read_member(tar, offset, size, "crossgrain collect")
-            except UserError:  # the part was being replaced when its run was killed
-                continue
-            if row["reason"] or hashlib.sha256(data).hexdigest() == row.pop("kept_sha256"):
-                self.journal.add(_name(url), row, data)
+            offset, size, sha256 = (row.pop(column) for column in (*_PLACE, "kept_sha256"))
+            if self._taken_down(names[name], row):
+                self.journal.add(name, {**row, "reason": REASON})
+            elif row["reason"]:
+                if row["reason"] != REASON:  # otherwise the list of take-downs has lost an entry
+                    self.journal.add(name, row)
+            elif data := _intact(tar, offset, size, sha256):
+                self.journal.add(name, row, data)
         self.journal.commit()
 
     def read_archives(self, wanted: dict[str, Row], archives: Mapping[str, Path], max_bytes: int) -> None:
@@ -160,7 +203,7 @@ class _Taking:
             except (OSError, ValueError) as error:
                 self._drop(url, "archived image cannot be read", detail=str(error)[:200])
                 continue
-            self._judge(url, data, 0, ("embedded",))
+            self._judge(url, data, ("embedded",))
         self.journal.commit()
 
     def leave(self, urls: Sequence[str]) -> None:
@@ -171,41 +214,50 @@ class _Taking:
     def judge_fetched(self, fetched: Fetched) -> None:
         """What a host answered."""
         url = fetched.request.url
+        seen: Row = {"status": fetched.status, "fetched": True}
         if fetched.data is None:
-            seen = {
-                "status": fetched.status,
-                "detail": fetched.detail,
-                "opt_outs_checked": json.dumps([*fetched.evidence]),
-            }
+            seen |= {"detail": fetched.detail, "opt_outs_checked": json.dumps([*fetched.evidence])}
             self._drop(url, fetched.reason, transient=fetched.transient, **seen)
         else:
-            self._judge(url, fetched.data, fetched.status, (*fetched.evidence, "embedded"))
+            self._judge(url, fetched.data, (*fetched.evidence, "embedded"), **seen)
 
-    def _judge(self, url: str, data: bytes, status: int, checked: Sequence[str]) -> None:
-        """Opt-outs in the file, then everything about the image."""
-        seen = {"status": status, "opt_outs_checked": json.dumps([*dict.fromkeys(checked)])}
+    def _judge(self, url: str, data: bytes, checked: Sequence[str], **answered: Any) -> None:
+        """The block list, opt-outs in the file, then everything about the image."""
+        seen: Row = {**answered, "opt_outs_checked": json.dumps([*dict.fromkeys(checked)])}
         name = _name(url)
         if self.journal.strikes(name) >= 2:
             self._drop(url, CRASHED, **seen)
             return
         self.journal.begin(name)
+        if listed := self.blocklist.blocks_file(data):
+            self._drop(url, BLOCKED, detail=listed, **seen)
+            return
         if opted_out := embedded_opt_out(data):
             self._drop(url, opted_out, **seen)
             return
         found = self.images.check(data)
-        if isinstance(found, Dropped):
+        if self.removed and self._taken_down(url, hashes := _hashes(data, found)):
+            self._drop(url, REASON, **hashes, **seen)
+        elif isinstance(found, Dropped):
             self._drop(url, found.reason, data, detail=found.detail, **seen)
         else:
             entry = {column: getattr(found, column) for column in _KEPT}
-            self.journal.add(name, {**_outcome(), **entry, **seen}, found.data)
+            self._add(url, {**entry, **seen}, found.data)
+
+    def _taken_down(self, url: str, hashes: Row) -> bool:
+        known = (hashes["sha256"] or "", hashes["md5"] or "")
+        return self.removed.match(Seen(image_url=url, hashes=known, phash=hashes["phash"])) is not None
 
     def _drop(self, url: str, reason: str, data: bytes = b"", **seen: Any) -> None:
         """An entry for what is not kept, with a small picture where it may become an example."""
-        blocked = reason == BLOCKED
-        picture = b"" if blocked else self._picture(url, reason, data)
-        self.journal.add(_name(url), {**_outcome(), "reason": reason, **seen}, picture)
+        self._add(url, {"reason": reason, **seen}, self._picture(url, reason, data))
+
+    def _add(self, url: str, entry: Row, data: bytes) -> None:
+        self.journal.add(_name(url), {**_outcome(), "task": self.work.task.fingerprint, **entry}, data)
 
     def _picture(self, url: str, reason: str, data: bytes) -> bytes:
+        if reason not in _DECODABLE:
+            return b""
         chosen: list[bytes] = []
         sample = Sample(stage=self.work.task.stage, reason=reason, image_url=url)
         self.shown.add(sample, lambda: chosen.append(data) or b"")
@@ -226,7 +278,7 @@ class _Taking:
             if entry["reason"]:
                 self._account_for(url, entry, data)
                 if entry["reason"] == BLOCKED:
-                    status["image_url"] = f"sha256:{hashlib.sha256(url.encode()).hexdigest()}"
+                    status["image_url"] = f"{_HIDDEN}{_digest(url)}"
             else:
                 offset = tar.add(f"{_name(url)}.{entry['extension']}", data)
                 status |= {"tar_offset": offset, "tar_size": len(data), "kept_sha256": hashlib.sha256(data).hexdigest()}
@@ -234,7 +286,7 @@ class _Taking:
                 self.work.keep(IMAGES)
             statuses.append(status)
         tar.finish()
-        write_rows(self.work.create(".parquet"), STATUS_COLUMNS, statuses, rules=self.rules)
+        write_rows(self.work.create(".parquet"), STATUS_COLUMNS, statuses, rules=self.rules, layout=self.layout)
         tar_name = self.work.task.part(".tar").name
         write_rows(self.work.create(".pairs.parquet"), PAIR_COLUMNS, self._pairs(rows, kept, tar_name, num_buckets))
         self.work.facts["num_transient"] = sum(bool(status["transient"]) for status in statuses)
@@ -242,7 +294,7 @@ class _Taking:
     def _account_for(self, url: str, entry: Row, picture: bytes) -> None:
         reason = entry["reason"]
         self.work.drop(IMAGES, reason)
-        if reason != BLOCKED:
+        if reason not in (BLOCKED, REASON):
             what = {"image_url": url, "detail": entry["detail"], "picture": picture}
             self.work.samples.add(Sample(stage=self.work.task.stage, reason=reason, **what))
 
@@ -251,8 +303,8 @@ class _Taking:
         for row in rows:
             self.work.take(TEXTS)
             image = kept.get(row["image_url"])
-            if image is None:
-                self.work.drop(TEXTS, "its image was dropped")
+            if image is None or self.removed.blocks("", page_url=row["page_url"]):
+                self.work.drop(TEXTS, REASON if image else "its image was dropped")
                 continue
             self.work.keep(TEXTS)
             bucket = bucket_of(image["sha256"], num_buckets)
@@ -261,8 +313,57 @@ class _Taking:
         return [{name: row[name] for name in PAIR_COLUMNS} for row in pairs]
 
 
+def set_aside(folder: Path, rules: str, layout: str, done: Collection[str]) -> None:
+    """Move parts that cut the addresses in another way to where every task looks: any of them may want what they hold.
+
+    Parts of `done` shards stay, and so do those of other rules, which are of no use to any.
+    """
+    for part in sorted(folder.glob("part-*.parquet")):
+        told = read_metadata(part)
+        shard = part.name.removeprefix("part-").partition(".")[0]
+        if shard in done or told.get("rules") != rules or told.get("layout") in (None, layout):
+            continue
+        shelf = folder / EARLIER / told["layout"]
+        shelf.mkdir(parents=True, exist_ok=True)
+        for suffix in (".tar", RETRY, ".pairs.parquet", ".parquet"):  # last what says that there is a part
+            with contextlib.suppress(FileNotFoundError):
+                part.with_suffix(suffix).replace(shelf / f"part-{shard}{suffix}")
+
+
+def blank(tar: Path, urls: Iterable[str]) -> None:
+    """Overwrite the images of some addresses in the tar of a part, which keeps its size.
+
+    They are found by their names in it: its table may be that of another tar, where a run was killed between the two.
+    """
+    names = {_name(url) for url in urls}
+    with tarfile.open(tar, "r:") as members:
+        places = [(one.offset_data, one.size) for one in members if one.name.partition(".")[0] in names]
+    if places:
+        with tar.open("r+b") as file:
+            for offset, size in places:
+                file.seek(offset)
+                file.write(bytes(size))
+            file.flush()
+            os.fsync(file.fileno())
+
+
 def _outcome() -> Row:
-    return {"reason": "", "detail": "", "transient": False, "status": 0, "opt_outs_checked": "[]"}
+    return {"reason": "", "detail": "", "transient": False, "status": 0, "fetched": False, "opt_outs_checked": "[]"}
+
+
+def _hashes(data: bytes, found: KeptImage | Dropped) -> dict[str, Any]:
+    md5 = hashlib.md5(data, usedforsecurity=False).hexdigest()
+    phash = None if isinstance(found, Dropped) else found.phash
+    return {"sha256": hashlib.sha256(data).hexdigest(), "md5": md5, "phash": phash}
+
+
+def _intact(tar: Path, offset: int, size: int, sha256: str) -> bytes:
+    """A kept file; empty where the part was being replaced when its run was killed, or was overwritten."""
+    try:
+        data = read_member(tar, offset, size, "crossgrain collect")
+    except UserError:
+        return b""
+    return data if hashlib.sha256(data).hexdigest() == sha256 else b""
 
 
 def _rows(parts: Sequence[Path], bucket: int) -> Iterator[Row]:
@@ -273,6 +374,15 @@ def _url(row: Row) -> str:
     return row["image_url"]
 
 
+def _digest(url: str) -> str:
+    return hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def _name(url: str) -> str:
     """What an address is called in the journal and the tar: a hash, for nothing may name what a block list matches."""
-    return hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+    return _digest(url)[:32]
+
+
+def _name_of(stored: str) -> str:
+    """The name of an address as a part has it."""
+    return stored.removeprefix(_HIDDEN)[:32] if stored.startswith(_HIDDEN) else _name(stored)

@@ -17,7 +17,7 @@ from crossgrain.collect.bucketed import Row, read_rows, read_tables, write_rows
 from crossgrain.collect.samples import MOST
 from crossgrain.collect.stages.scores import SCORE_COLUMNS
 from crossgrain.collect.tasks import PAIRS, Work
-from crossgrain.collect.tombstones import Seen, Tombstones
+from crossgrain.collect.tombstones import REASON, Seen, Tombstones
 from crossgrain.data.tars import read_member
 
 PLAN_COLUMNS = {"bucket": "int32", "row": "int64", "shard": "int32", "place": "int32"}
@@ -52,7 +52,7 @@ def plan_shards(
     kept = np.flatnonzero(verdicts.verdict == 0)
     work.keep(PAIRS, len(kept))
     rank = scored.pairs.text ^ scored.pairs.phashes[scored.pairs.image]
-    examples = dict(samples_of(verdicts, rank, MOST))
+    examples = {row: reason for row, reason in samples_of(verdicts, rank, MOST) if reason != REASON}
     for row, pair in scored.read(examples):
         detail = f"score {pair['score']:.3f}" if pair["score"] is not None else ""
         told = {name: pair[name] for name in ("text", "image_url", "page_url")}

@@ -12,6 +12,7 @@ from crossgrain.collect.bucketed import Row, bucket_of, read_rows, read_sorted
 from crossgrain.collect.tasks import PAIRS, Done, Work
 from crossgrain.data.manifest import MANIFEST, read_manifest
 from crossgrain.data.records import Record
+from crossgrain.data.regions import REGIONS
 from crossgrain.data.shards import ShardFile, shard_name, write_manifest
 from crossgrain.data.tars import read_member
 from crossgrain.data.text import save_vocab, train_vocab
@@ -78,23 +79,32 @@ def write_vocab(data: Path, parts: Sequence[Path], size: int) -> None:
 
 def publish(data: Path, source: Mapping[str, Any], shards: Sequence[Done]) -> None:
     """Say which shards the data set has; what earlier runs left of others goes first, and regions of other images."""
-    told = [{name: done.facts[name] for name in ("name", "records", "sha256")} for done in shards]
+    told = [_told(done) for done in shards]
     splits: Counter[str] = Counter()
     for done in shards:
         splits.update(done.facts["splits"])
-    current = {path.name for done in shards for path in (done.path(".tar"), done.path(".parquet"))}
-    for file in data.iterdir():
-        if _OF_A_SHARD.match(file.name) and file.name not in current:
-            file.unlink()
+    if _manifest(data).get("shards") != told:
+        (data / REGIONS).unlink(missing_ok=True)  # first: it says that every shard has them
+        current = {path.name for done in shards for path in (done.path(".tar"), done.path(".parquet"))}
+        for file in data.iterdir():
+            if _OF_A_SHARD.match(file.name) and file.name not in current:
+                file.unlink()
     write_manifest(data, source, splits, told)
 
 
-def holds(data: Path, shards: Sequence[Done]) -> bool:
-    """Whether the data set in a folder is made of these shards already."""
-    if not (data / MANIFEST).exists():
-        return False
-    named = {shard["name"]: shard["sha256"] for shard in read_manifest(data)["shards"]}
-    return named == {done.facts["name"]: done.facts["sha256"] for done in shards}
+def holds(data: Path, source: Mapping[str, Any], shards: Sequence[Done]) -> bool:
+    """Whether the data set in a folder is made of these shards already, and is called so, and has its vocabulary."""
+    manifest, needs_vocab = _manifest(data), bool(source["vocab_size"] and shards)
+    same = (manifest.get("source"), manifest.get("shards")) == (source, [_told(done) for done in shards])
+    return same and (data / VOCAB).exists() == needs_vocab
+
+
+def _manifest(data: Path) -> dict[str, Any]:
+    return read_manifest(data) if (data / MANIFEST).exists() else {}
+
+
+def _told(done: Done) -> dict[str, Any]:
+    return {name: done.facts[name] for name in ("name", "records", "sha256")}
 
 
 def _rounded(value: float | None) -> float | None:
