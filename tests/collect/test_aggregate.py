@@ -59,6 +59,11 @@ def test_without_scores_the_tie_break_decides():
     assert judged(rows) == [WORSE, ""]
 
 
+def test_a_score_that_is_missing_is_worse_than_any_other():
+    rows = [(A, "https://a.example/", "a", np.nan), (A, "https://b.example/", "z", -0.9)]
+    assert judged(rows) == [WORSE, ""]
+
+
 def distinct_images(count):
     return [int(value) for value in np.random.default_rng(0).integers(0, 2**64, count, dtype=np.uint64)]
 

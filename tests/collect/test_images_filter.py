@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import subprocess
 import sys
 import textwrap
@@ -15,6 +16,7 @@ from PIL import Image, ImageOps
 from crossgrain.collect.hashes import SAME_IMAGE, phash
 from crossgrain.collect.images.blocklist import BLOCKED, Blocklist, BlocklistConfig
 from crossgrain.collect.images.filter import UNNATURAL, UNSAFE, ImageFilter, ImageFilterConfig, KeptImage
+from crossgrain.collect.images.natural import DEFAULT_WEIGHTS
 from crossgrain.config import UserError, read_config
 from crossgrain.data.images import open_image
 from crossgrain.data.records import Dropped
@@ -26,6 +28,20 @@ class Redness:
     def score(self, image: Image.Image) -> float:
         assert image.mode == "RGB" and min(image.size) >= 224
         return float(np.asarray(image)[..., 0].mean() / 255)
+
+
+class Unsure:
+    """One whose arithmetic fails."""
+
+    def score(self, image: Image.Image) -> float:
+        return float("nan")
+
+
+class Unready:
+    """One whose weights are not there."""
+
+    def __init__(self) -> None:
+        raise FileNotFoundError("/nowhere/model.onnx")
 
 
 def kept(data: bytes, **settings) -> KeptImage:
@@ -146,7 +162,17 @@ def test_the_unsafe_classifier_is_the_users():
     assert dropped(saved(red, quality=95), unsafe=name, max_unsafe=0.7, min_natural=0.0).reason == UNSAFE
 
 
-@pytest.mark.parametrize("name", ["nsfw", "no.such.module:Class", f"{__name__}:Nothing", f"{__name__}:KeptImage"])
+def test_a_score_that_is_no_number_keeps_nothing(tmp_path):
+    assert dropped(saved(scene(1)), unsafe=f"{__name__}:Unsure", max_unsafe=1.0).reason == UNSAFE
+    weights = json.loads(DEFAULT_WEIGHTS.read_text())
+    weights["output"][-1] = float("nan")
+    (tmp_path / "natural.json").write_text(json.dumps(weights))
+    assert dropped(saved(scene(1)), natural_weights=tmp_path / "natural.json", min_natural=0.0).reason == UNNATURAL
+
+
+@pytest.mark.parametrize(
+    "name", ["nsfw", "no.such.module:Class", f"{__name__}:Nothing", f"{__name__}:KeptImage", f"{__name__}:Unready"]
+)
 def test_mistaken_classifiers_are_refused_with_the_form(name):
     with pytest.raises(UserError, match=r"package\.module:Class"):
         ImageFilter(ImageFilterConfig(unsafe=name))

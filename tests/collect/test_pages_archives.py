@@ -3,6 +3,7 @@
 import gzip
 import io
 import resource
+import time
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from crossgrain.collect.candidates import ArchivedImage, Page
-from crossgrain.collect.pages.bodies import BodyError, decoded_body
+from crossgrain.collect.pages.bodies import BodyError, decoded_body, split_head, whole_number
 from crossgrain.collect.pages.html import PageConfig, find_candidates
 from crossgrain.collect.pages.warc import MAX_PAGE_BYTES, read_archive, read_archived
 from crossgrain.data.records import Dropped
@@ -145,6 +146,41 @@ def test_a_file_that_ends_in_the_middle_of_a_record(tmp_path, packed):
     assert found["Page"] == 1 and found.total() - 1 in (1, 2)
 
 
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_length_beyond_the_end_does_not_hide_the_records_behind_it(tmp_path, packed):
+    records = [response(f"http://example.com/{number}", HTML) for number in range(4)]
+    records[0] = records[0].replace(b"Content-Length: ", b"Content-Length: 99")
+    path = written(tmp_path / "x.warc", records, packed)
+    assert kinds(read_archive(path)) == {"page: record cut off": 1, "Page": 3}
+
+
+def test_revisits_are_counted(tmp_path):
+    again = response("http://example.com/again", b"", kind="revisit")
+    path = written(tmp_path / "x.warc", (RECORDS[0], again), packed=True)
+    assert kinds(read_archive(path)) == {"Page": 1, REVISIT: 1}
+
+
+@pytest.mark.parametrize("compression", ["zstd", "lz4"])
+def test_images_of_an_archive_that_is_no_gzip_are_left_to_the_web(tmp_path, compression):
+    from fastwarc.stream_io import Lz4Writer, ZstdWriter
+
+    packed = io.BytesIO()
+    with (ZstdWriter if compression == "zstd" else Lz4Writer)(packed) as writer:
+        writer.write(b"".join(RECORDS[:2]))
+    path = tmp_path / "x.warc.zst"
+    path.write_bytes(packed.getvalue())
+    assert kinds(read_archive(path)) == {"Page": 1, "image inside one long compressed stream": 1}
+
+
+@pytest.mark.parametrize("number", ["²", "9" * 5000, "-1", "1_0"])
+def test_a_length_that_is_no_number_breaks_its_record_alone(tmp_path, number):
+    records = (ARC_HEAD, arc("http://example.com/a", HTML, length=number), arc("http://example.com/b", HTML))
+    found = list(read_archive(written(tmp_path / "x.arc", records, packed=False)))
+    assert [one.url for one in found if isinstance(one, Page)] == ["http://example.com/b"]
+    assert whole_number(number) is None
+    assert split_head(f"HTTP/1.1 {number} OK\r\n\r\n".encode("latin-1"))[0] == 0
+
+
 def test_every_cut_and_flip_is_survived(tmp_path):
     data = gzip.compress(RECORDS[0]) + gzip.compress(RECORDS[1]) + gzip.compress(RECORDS[6])
     path = tmp_path / "x.warc.gz"
@@ -197,6 +233,8 @@ def test_bombs_are_bounded(tmp_path):
         (zlib.compress(b"hello world")[2:-4], {"content-encoding": "deflate"}),
         (gzip.compress(gzip.compress(b"hello world", mtime=0), mtime=0), {"content-encoding": "gzip, gzip"}),
         (b"hello world", {"content-encoding": "gzip"}),
+        (gzip.compress(b"hello ", mtime=0) + gzip.compress(b"world", mtime=0), {"content-encoding": "gzip"}),
+        (gzip.compress(b"hello world", mtime=0) + bytes(9), {"content-encoding": "gzip"}),
         (b"hello world", {"content-encoding": "identity"}),
     ],
 )
@@ -221,10 +259,22 @@ def test_brotli_and_zstandard():
             decoded_body(packed.getvalue()[:8], {"content-encoding": name}, 20_000)
 
 
+@pytest.mark.parametrize("body", [JPEG, b"\xef\xbb\xbf" + HTML])
+def test_a_brotli_that_the_archive_has_undone_is_taken_as_it_is(body):
+    assert decoded_body(body, {"content-encoding": "br"}, 10_000) == body
+
+
+def test_many_small_members_end_soon():
+    begin = time.process_time()
+    assert decoded_body(gzip.compress(b"", mtime=0) * 50_000, {"content-encoding": "gzip"}, 100) == b""
+    assert time.process_time() - begin < 3
+
+
+REVISIT = "a revisit: its body was stored earlier"
 EDGE_CASES = {
     "bad.arc": {"broken record": 2, "neither page nor image": 1},
-    "example-bad-non-chunked.warc.gz": {"Page": 1},
-    "example-bad.warc.gz.bad": {"Page": 1, "answered with an error or a redirect": 1},
+    "example-bad-non-chunked.warc.gz": {"Page": 1, REVISIT: 1},
+    "example-bad.warc.gz.bad": {"Page": 1, REVISIT: 1, "answered with an error or a redirect": 1},
     "example-digest.warc": {"archive without responses": 1},
     "example-iana.org-chunked.warc": {"Page": 1},
     "example-resource.warc.gz": {"Page": 1},
@@ -235,8 +285,8 @@ EDGE_CASES = {
     "example-wrong-chunks.warc.gz": {"Page": 1},
     "example.arc": {"Page": 1},
     "example.arc.gz": {"Page": 1},
-    "example.warc": {"Page": 1},
-    "example.warc.gz": {"Page": 1},
+    "example.warc": {"Page": 1, REVISIT: 1},
+    "example.warc.gz": {"Page": 1, REVISIT: 1},
     "post-test.warc.gz": {"neither page nor image": 3},
 }
 

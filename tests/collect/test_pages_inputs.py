@@ -2,18 +2,24 @@
 
 import gzip
 import json
+import os
 import pickle
 from dataclasses import asdict
+from functools import partial
 
 import pyarrow
 import pyarrow.parquet
 import pytest
 
 from crossgrain.collect.candidates import Candidate, Page
-from crossgrain.collect.fetch import Fetched
+from crossgrain.collect.fetch import FetchConfig, Fetched
 from crossgrain.collect.pages import folders, inputs, lists
+from crossgrain.collect.pages.html import PageConfig
 from crossgrain.collect.pages.inputs import Input, InputShard, list_inputs, read_pages
 from crossgrain.collect.pages.warc import MAX_PAGE_BYTES
+from crossgrain.collect.sentences import SentenceConfig
+from crossgrain.collect.stages.pages import read_shard
+from crossgrain.collect.tasks import Task, run_task
 from crossgrain.config import UserError
 from crossgrain.data.records import Dropped
 
@@ -48,6 +54,36 @@ def test_a_folder_of_pages(tmp_path):
     assert urls[0] == "https://example.org/site/a%20b.HTM"
 
 
+def test_a_page_in_several_gzip_members_is_whole(tmp_path):
+    (tmp_path / "a.html.gz").write_bytes(gzip.compress(PAGE[:20]) + gzip.compress(PAGE[20:]))
+    (shard,) = shards_of(tmp_path, path=tmp_path / "a.html.gz")
+    assert [one.html for one in read_pages(shard) if isinstance(one, Page)] == [PAGE]
+
+
+def test_a_name_that_is_no_utf8_goes_through_the_whole_stage(tmp_path):
+    (tmp_path / "pages").mkdir()
+    for name in (b"caf\xe9.html", b"\xff.warc"):
+        (tmp_path / "pages" / os.fsdecode(name)).write_bytes(PAGE)
+    fetch = FetchConfig(contact="https://example.org/contact")
+    for shard in shards_of(tmp_path, path=tmp_path / "pages"):
+        assert len(shard.fingerprint()) == 64
+        rules = {
+            "pages": PageConfig(min_dominance=0.0),
+            "sentences": SentenceConfig(),
+            "fetch": fetch,
+            "num_buckets": 2,
+        }
+        function = partial(read_shard, shard=shard, **rules)
+        task = Task(stage="pages", shard=shard.id, folder=tmp_path / "parts", function=function, config="")
+        run_task(task)
+        (row,) = [row for row in task.done().funnel if row.unit == "pages"]
+        assert row.num_in == row.num_out + sum(row.dropped.values()) == 1
+    (page,) = [one for one in read_pages(shard, fetch) if isinstance(one, Page)]
+    assert page.url == "https://localhost.invalid/caf%E9.html"
+    (shard,) = shards_of(tmp_path, path=tmp_path / "pages", kind="html", base_url="https://example.org/")
+    assert [one.url for one in read_pages(shard)] == ["https://example.org/caf%E9.html"]
+
+
 def test_large_folders_are_several_shards(tmp_path, monkeypatch):
     monkeypatch.setattr(inputs, "_PAGES_PER_SHARD", 4)
     for number in range(10):
@@ -68,6 +104,33 @@ def test_shards_are_values_with_a_fingerprint_of_their_content(tmp_path):
     file.write_bytes(PAGE.replace(b"red", b"bed"))
     assert shard.fingerprint() != before
     assert shards_of(tmp_path, path=file)[0].id == shard.id
+
+
+def test_a_change_in_the_middle_of_a_folder_changes_its_fingerprint(tmp_path):
+    for number in range(3):
+        (tmp_path / f"{number}.html").write_bytes(bytes(700_000))
+    (shard,) = shards_of(tmp_path, path=tmp_path)
+    before = shard.fingerprint()
+    (tmp_path / "2.html").write_bytes(bytes(500_000) + b"x" + bytes(199_999))
+    os.utime(tmp_path / "2.html", (1, 1))  # the clock of a file system may be slower than this test
+    assert shard.fingerprint() != before
+
+
+def test_a_folder_gives_its_archives_and_its_pages(tmp_path):
+    folder = tmp_path / "crawl"
+    (folder / "sub").mkdir(parents=True)
+    for name in ("a.html", "b.warc.gz", "sub/c.html", "sub/d.arc", "sub/e.warc.gz.bad", "sub/f.warc.open", "g.cdx"):
+        (folder / name).write_bytes(PAGE)
+
+    def found(**values):
+        return [(one.kind, one.path[len(str(folder)) :], one.end) for one in shards_of(tmp_path, **values)]
+
+    archives = [("warc", f"/{name}", 0) for name in ("b.warc.gz", "sub/d.arc", "sub/e.warc.gz.bad", "sub/f.warc.open")]
+    assert found(path=folder) == [*archives, ("html", "", 2)]
+    assert found(path=folder, kind="warc") == archives
+    assert found(path=folder, kind="html") == [("html", "", 2)]
+    assert found(pattern=str(folder / "s*")) == [*archives[1:], ("html", "/sub", 1)]
+    assert found(pattern=str(tmp_path / "crawl*" / "**")) == [*archives, ("html", "", 2)]
 
 
 def test_archives_by_name_folder_and_pattern(tmp_path):
@@ -150,6 +213,43 @@ def test_tables_of_pairs(tmp_path, monkeypatch, name, size):
     assert [(text.kind, text.text) for text in first.texts] == [("alt", "A red house")]
     assert isinstance(second, Candidate) and second.texts == ()
     assert (third.reason, fourth.reason) == ("address unusable", "row without address")
+
+
+def pairs_of(path, tmp_path):
+    (shard,) = shards_of(tmp_path, path=path, text_column="caption")
+    return [(one.image_url[-5:], *(text.text for text in one.texts)) for one in read_pages(shard)]
+
+
+def test_quotes_in_a_tsv_are_letters_where_they_do_not_enclose_a_field(tmp_path):
+    captions = ['"Hello there', 'A 27" screen', '"A ""red"" house"', '"Red" house']
+    lines = ["url\tcaption", *(f"http://example.com/{n}.jpg\t{caption}" for n, caption in enumerate(captions)), ""]
+    (tmp_path / "x.tsv").write_text("\n".join(lines))
+    assert pairs_of(tmp_path / "x.tsv", tmp_path) == [
+        ("0.jpg", '"Hello there'),
+        ("1.jpg", 'A 27" screen'),
+        ("2.jpg", 'A "red" house'),
+        ("3.jpg", '"Red" house'),
+    ]
+
+
+def test_halves_of_characters_in_json_are_replaced(tmp_path):
+    rows = ['{"url": "http://example.com/\\ud83d.jpg", "caption": "A \\ud83d house"}', '"http://example.com/\\udc00"']
+    (tmp_path / "x.jsonl").write_text("\n".join(rows))
+    assert pairs_of(tmp_path / "x.jsonl", tmp_path) == [("?.jpg", "A ? house"), ("com/?",)]
+
+
+def test_a_packed_list_with_a_name_in_capitals_is_unpacked(tmp_path):
+    (tmp_path / "X.CSV.GZ").write_bytes(gzip.compress(b"url,caption\nhttp://example.com/1.jpg,A house\n"))
+    assert pairs_of(tmp_path / "X.CSV.GZ", tmp_path) == [("1.jpg", "A house")]
+
+
+def test_bytes_in_parquet_are_text(tmp_path):
+    columns = {"url": [b"http://example.com/1.jpg", None], "caption": pyarrow.array([b"caf\xe9", b"x"]).view("string")}
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "x.parquet")
+    (shard,) = shards_of(tmp_path, path=tmp_path / "x.parquet", text_column="caption")
+    first, second = read_pages(shard)
+    assert (first.image_url, first.texts[0].text) == ("http://example.com/1.jpg", "caf\N{REPLACEMENT CHARACTER}")
+    assert second.reason == "row without address"
 
 
 def test_lists_of_addresses_are_fetched_once_each(tmp_path, monkeypatch):

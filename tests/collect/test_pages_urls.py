@@ -36,6 +36,8 @@ PAGE = "https://example.org/a/b/page.html?x=1#top"
         ("c%20d.jpg", "https://example.org/a/b/c%20d.jpg"),
         ("c%zz.jpg", "https://example.org/a/b/c%zz.jpg"),
         ("https://münchen.example/c.jpg", "https://xn--mnchen-3ya.example/c.jpg"),
+        ("https://faß.example/c.jpg", "https://xn--fa-hia.example/c.jpg"),
+        ("http://example.com:00080/c.jpg", "http://example.com/c.jpg"),
         ("a//b.jpg", "https://example.org/a/b/a//b.jpg"),
         ("c.jpg?q='a b'", "https://example.org/a/b/c.jpg?q=%27a%20b%27"),
         ("c,w_100/d.jpg", "https://example.org/a/b/c,w_100/d.jpg"),
@@ -66,6 +68,7 @@ def test_references_resolve_as_in_a_browser(reference, expected):
             "http://exa mple.com/c.jpg",
             "http://example.com:99999/c.jpg",
         ),
+        "http://example.com:0000099999/c.jpg",
         *("http://example.com:port/c.jpg", "http://exa<mple.com/", "/" + "x" * MAX_LENGTH),
     ],
 )

@@ -1,7 +1,9 @@
 """The light scorer as a whole: trained on drawn scenes, saved, loaded, and asked about pairs."""
 
 import json
+import shutil
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Any
@@ -138,6 +140,29 @@ def test_a_broken_scorer_is_refused(made, tmp_path, spoil):
         build_scorer(FeatureScorer.Config(path=folder))
 
 
+def rewrite(path: Path, **changes: np.ndarray | None) -> None:
+    """Save the weights again with some of them changed, or left out."""
+    with np.load(path / "weights.npz") as file:
+        weights = {name: file[name] for name in file.files} | changes
+    np.savez(path / "weights.npz", **{name: value for name, value in weights.items() if value is not None})
+
+
+@pytest.mark.parametrize("spoil", [
+    *(partial(rewrite, **{name: None}) for name in ("hidden", "out", "importance", "scale", "head_bias")),
+    partial(rewrite, head_bias=np.array([np.nan], np.float32)),
+    partial(rewrite, head_bias=np.array(["0"])),
+    partial(rewrite, units=np.zeros((3, 16), np.float32)),
+    partial(rewrite, centre=np.zeros(3, np.float32), scale=np.ones(3, np.float32)),
+    lambda path: (path / "scorer.json").write_text("[]"),
+    lambda path: (path / "scorer.json").write_text("null"),
+])  # fmt: skip
+def test_a_scorer_without_all_of_its_weights_is_refused(made, tmp_path, spoil):
+    shutil.copytree(made.path, tmp_path / "scorer")
+    spoil(tmp_path / "scorer")
+    with pytest.raises(UserError, match="scorer"):
+        build_scorer(FeatureScorer.Config(path=tmp_path / "scorer"))
+
+
 class Length(PairScorer):
     """An outsider: the longer the text, the better."""
 
@@ -159,6 +184,14 @@ class Length(PairScorer):
 
     def score(self, images, texts):
         return (self.factor * texts[:, 0]).astype(np.float32)
+
+
+def test_only_some_pairs_are_scored_at_once(made, monkeypatch):
+    asked = []
+    score = Length.score
+    monkeypatch.setattr(Length, "score", lambda *rows: (asked.append(len(rows[1])), score(*rows))[1])
+    report = judge_scorer(Length(Length.Config()), read_captioned(made.data, replace(SHORT, held_out="nothing"))[0])
+    assert report["pairs"]["matched"] == sum(asked[:2]) > max(asked) == 256
 
 
 def test_a_recipe_names_its_scorer(made):

@@ -82,7 +82,8 @@ def decide(
     if threshold is not None:
         _mark(verdict, ~(pairs.score >= np.float32(threshold)), reasons.index(BELOW_THRESHOLD))
     left = np.flatnonzero(verdict == 0)
-    best = _best(group[left], np.nan_to_num(pairs.score[left], nan=0.0), lambda rows: order(left[rows]))
+    score = np.where(np.isnan(pairs.score), -np.inf, pairs.score)
+    best = _best(group[left], score[left], lambda rows: order(left[rows]))
     verdict[left] = reasons.index(WORSE)
     verdict[left[best]] = 0
     return Verdicts(reasons=reasons, verdict=verdict)

@@ -122,10 +122,10 @@ class ImageFilter:
         # Averages by whole numbers cost next to nothing, and the two that look at the small image ask for no more.
         small = image.reduce(max(1, min(image.size) // max(SIDE, hashes.DECODE_SIDE)))
         natural = self._natural.score(small)
-        if natural < self.config.min_natural:
+        if not natural >= self.config.min_natural:  # a score that is no number keeps nothing
             return Dropped(reason=UNNATURAL, where=where, detail=f"score {natural:.2f}")
         unsafe = None if self._unsafe is None else float(self._unsafe.score(image))
-        if unsafe is not None and unsafe > self.config.max_unsafe:
+        if unsafe is not None and not unsafe <= self.config.max_unsafe:
             return Dropped(reason=UNSAFE, where=where, detail=f"score {unsafe:.2f}")
         phash, mirrored = hashes.mirrored_phashes(small)
         stored, extension, (width, height) = self._stored(data, header, encoded, image)

@@ -33,7 +33,7 @@ def load_unsafe(name: str) -> UnsafeClassifier | None:
         raise UserError(f"unsafe classifier {name!r}: {form}")
     try:
         classifier = getattr(importlib.import_module(module), attribute)()
-    except (ImportError, AttributeError, TypeError) as error:
+    except Exception as error:  # it is not ours: anything can go wrong, such as a file of weights that is missing
         raise UserError(f"unsafe classifier {name!r} cannot be made ({error}); {form}") from None
     if not isinstance(classifier, UnsafeClassifier):
         raise UserError(f"unsafe classifier {name!r} has no method score; {form}")

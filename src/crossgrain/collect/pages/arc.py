@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
-from crossgrain.collect.pages.bodies import BodyError, split_head
+from crossgrain.collect.pages.bodies import BodyError, split_head, whole_number
 from crossgrain.collect.pages.records import GZIP, ArchiveRecord, next_member
 from crossgrain.data.records import Dropped
 
@@ -130,15 +130,15 @@ def arc_records(file: BinaryIO, name: str) -> Iterator[ArchiveRecord | Dropped]:
             if "://" in url or "://" in line[:64].decode("latin-1"):
                 yield Dropped(reason="broken record", where=f"{name}@{place}", detail=line[:80].decode("latin-1"))
             continue
-        content_type, length = rest[2], int(rest[-1]) if rest[-1].isdigit() else -1
+        content_type, length = rest[2], whole_number(rest[-1])
         if url.startswith("filedesc:"):
             # The second line says which version follows, the third names the fields of its lines.
             version, names = lines.line(), lines.line()
             fields = max(5, len(names.split())) if version[:1] in (b"1", b"2") else fields
-            if length > len(version) + len(names):
+            if length is not None and length > len(version) + len(names):
                 lines.skip(length - len(version) - len(names))
             continue
-        if length < 0:
+        if length is None:
             yield Dropped(reason="broken record", where=f"{name}@{place}", detail=line[:80].decode("latin-1"))
             continue
         head = lines.read(min(length, _MAX_HEAD))

@@ -1,5 +1,6 @@
 """A folder of saved pages. What address a page had is read from it, where the folder has no base address."""
 
+import os
 import re
 import zlib
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from crossgrain.collect.candidates import Page
+from crossgrain.collect.pages.bodies import inflated
 from crossgrain.collect.pages.urls import normalise
 from crossgrain.collect.pages.warc import MAX_PAGE_BYTES
 from crossgrain.data.records import Dropped
@@ -32,6 +34,7 @@ def read_files(path: Path, begin: int, end: int, base_url: str = "") -> Iterator
     """The pages of a folder from number `begin` up to `end`."""
     for file in page_files(path)[begin:end]:
         name = file.relative_to(path).as_posix() if path.is_dir() else file.name
+        place, name = quote(os.fsencode(name)), os.fsencode(name).decode("utf-8", "replace")
         try:
             html = _content(file)
         except (OSError, zlib.error) as error:
@@ -40,8 +43,9 @@ def read_files(path: Path, begin: int, end: int, base_url: str = "") -> Iterator
         if len(html) > MAX_PAGE_BYTES:
             yield Dropped(reason="page: too large", where=name)
             continue
-        url = normalise(base_url.rstrip("/") + "/" + quote(name)) if base_url else _own_address(html)
-        yield Page(url=url or NOWHERE + quote(name), html=html, headers={"content-type": "text/html"}, source=name)
+        url = normalise(base_url.rstrip("/") + "/" + place) if base_url else _own_address(html)
+        content_type = "application/xhtml+xml" if ".xhtml" in name.lower() else "text/html"
+        yield Page(url=url or NOWHERE + place, html=html, headers={"content-type": content_type}, source=name)
 
 
 def _content(file: Path) -> bytes:
@@ -50,9 +54,8 @@ def _content(file: Path) -> bytes:
         data = opened.read(MAX_PAGE_BYTES + 1)
     if not data.startswith(b"\x1f\x8b"):
         return data
-    decoder = zlib.decompressobj(31)
-    html = decoder.decompress(data, MAX_PAGE_BYTES + 1)
-    if not decoder.eof and len(html) <= MAX_PAGE_BYTES:
+    html, whole = inflated(data, 31, MAX_PAGE_BYTES + 1)
+    if not whole and len(html) <= MAX_PAGE_BYTES:
         raise zlib.error("the file is cut off")
     return html
 

@@ -11,15 +11,19 @@ from crossgrain.collect.candidates import Candidate, Page, PageText, TextKind
 from crossgrain.collect.opt_outs import AI_TOKENS, page_opt_out
 from crossgrain.collect.pages.charset import as_utf8
 from crossgrain.collect.pages.licences import Licences
+from crossgrain.collect.pages.nesting import nested_too_deeply
 from crossgrain.collect.pages.placement import Ancestry, names_of, placement
-from crossgrain.collect.pages.pruning import nested_too_deeply, prune
 from crossgrain.collect.pages.sources import Attributes, ImageSource, file_size, image_source
 from crossgrain.collect.pages.texts import TextFinder
 from crossgrain.collect.pages.urls import Resolver
 from crossgrain.config import Count, configclass
 
 _WITHOUT_EVENTS = 1  # lexbor's option: nothing here listens to changes of the tree
-_LOOKED_AT = 'img, amp-img, meta, base, [rel~="license"], a[href*="creativecommons.org/"]'
+_LOOKED_AT = (
+    'img, amp-img, meta, base, svg, script[type*="ld+json" i], [rel~="license"], a[href*="creativecommons.org/"]'
+)
+_IMAGE = re.compile(rb"<(?:amp-)?im(?:g|age)", re.IGNORECASE)  # a parser makes an img of an image
+_SELF_CLOSED = re.compile(rb"<(script|style|title|textarea|iframe)(\s[^<>]*)?/>", re.IGNORECASE)
 _MAX_NAME_SIZE = 16  # characters of a match of the following and what stands behind it
 _NAME_SIZE = re.compile(r"[-_](?:\d{2,4}x\d{2,4}|scaled)(?=\.[a-z]{3,4}$)", re.IGNORECASE)
 
@@ -56,20 +60,23 @@ def find_candidates(page: Page, config: PageConfig, tokens: Collection[str] = AI
 
     `tokens`: lower-case agents whose prohibitions on the page hold for us.
     """
-    html, linked_data = prune(as_utf8(page.html, page.headers.get("content-type", "")))
-    if not html:
+    content_type = page.headers.get("content-type", "")
+    html = as_utf8(page.html, content_type)
+    if not _IMAGE.search(html):
         return Findings()
+    if "xhtml" in content_type.lower():
+        html = _SELF_CLOSED.sub(rb"<\1\2></\1>", html)
     if nested_too_deeply(html):
         return _unread(html, "page nested too deeply")
     try:
         tree = LexborHTMLParser(html, options=_WITHOUT_EVENTS)
-    except (SelectolaxError, ValueError, RuntimeError):
+        return _PageReader(page, config, tree).findings(tokens)
+    except (SelectolaxError, MemoryError):
         return _unread(html, "page unreadable")
-    return _PageReader(page, config, tree, linked_data).findings(tokens)
 
 
 def _unread(html: bytes, reason: str) -> Findings:
-    number = html.lower().count(b"<img")
+    number = len(_IMAGE.findall(html))
     return Findings(num_images=number, dropped=Counter({reason: number}))
 
 
@@ -86,12 +93,13 @@ class _Found:
 
 
 class _PageReader:
-    def __init__(self, page: Page, config: PageConfig, tree: LexborHTMLParser, linked_data: bytes):
+    def __init__(self, page: Page, config: PageConfig, tree: LexborHTMLParser):
         self.page, self.config = page, config
         self.dropped: Counter[str] = Counter()
         self.images: list[LexborNode] = []
         self.metas: list[tuple[str, str]] = []
-        self.licences = Licences(linked_data)
+        self.licences = Licences()
+        drawings: list[LexborNode] = []
         base = ""
         for node in tree.css(_LOOKED_AT):
             match node.tag:
@@ -104,8 +112,14 @@ class _PageReader:
                         self.metas.append((name.strip().lower(), content))
                 case "base":
                     base = base or node.attributes.get("href") or ""
+                case "svg":
+                    drawings.append(node)
+                case "script":
+                    self.licences.read(node.text())
                 case _:
                     self.licences.add(node)
+        with_images = any(drawing.css_first("img, amp-img") for drawing in drawings)  # in a foreignObject
+        tree.strip_tags(["script", "style"] if with_images else ["script", "style", "svg"], recursive=True)
         self.resolver = Resolver(page.url, base.strip())
         self.licences.resolve(self.resolver)
         self.language = self._language(tree.root)

@@ -6,6 +6,7 @@ worker that reads it.
 
 import gzip
 import hashlib
+import os
 import re
 import zlib
 from collections import Counter
@@ -27,12 +28,12 @@ Kind = Literal["warc", "html", "urls", "pairs"]
 Found = Page | ArchivedImage | Candidate | Dropped
 
 COMMON_CRAWL = "https://data.commoncrawl.org/"
-_ARCHIVE = re.compile(r"\.w?arc(\.gz|\.zst)?$", re.IGNORECASE)
+_ARCHIVE = re.compile(r"\.w?arc(\.(gz|zst|lz4|bad|open))*$", re.IGNORECASE)  # as crawlers leave them, too
 _PATHS = re.compile(r"\.paths(\.gz)?$", re.IGNORECASE)
 _HTML = re.compile(r"\.x?html?(\.gz)?$", re.IGNORECASE)
 _PAGES_PER_SHARD = 1000  # files of a folder, or addresses of a list
 _PAIRS_PER_SHARD = 50_000
-_FINGERPRINTED = 2**20  # bytes of a file that its fingerprint covers, beside its name and size
+_FINGERPRINTED = 2**20  # bytes that a fingerprint covers, beside names, sizes and times: some clocks are coarse
 _MAX_PATHS_BYTES = 2**28
 
 
@@ -77,7 +78,7 @@ class InputShard:
     base_url: str = ""
 
     def fingerprint(self) -> str:
-        """Changes when the content does: names and sizes of its files and their first MiB; of the web, the address."""
+        """Changes when the content does: names, sizes, times and beginnings of its files; of the web, the address."""
         digest = hashlib.sha256(repr((self.kind, self.begin, self.end, self.base_url)).encode())
         digest.update(repr((self.url_column, self.text_column)).encode())
         if self.url:
@@ -86,7 +87,8 @@ class InputShard:
         room = _FINGERPRINTED
         path = Path(self.path)
         for file in page_files(path)[self.begin : self.end] if self.kind == "html" else [path]:
-            digest.update(f"{file.name} {file.stat().st_size}\n".encode())
+            status = file.stat()
+            digest.update(os.fsencode(file.name) + f" {status.st_size} {status.st_mtime_ns}\n".encode())
             with file.open("rb") as opened:
                 beginning = opened.read(room)
             digest.update(beginning)
@@ -145,7 +147,10 @@ def _places(one: Input) -> list[str]:
         pattern = Path(one.pattern)
         anchor = Path(pattern.anchor or ".")
         relative = pattern.relative_to(anchor) if pattern.anchor else pattern
-        return sorted(str(path) for path in anchor.glob(str(relative)))
+        found = sorted(anchor.glob(str(relative)))
+        folders = {path for path in found if path.is_dir()}
+        once = [path for path in found if folders.isdisjoint(path.parents) or not _is_in_folder(path)]
+        return [place for path in once for place in _inside(path, one.kind)]
     if one.url is not None:
         if not one.url.startswith(("http://", "https://")):
             raise UserError(f"input {one.url!r} is no http or https address: a file is named by path")
@@ -153,11 +158,21 @@ def _places(one: Input) -> list[str]:
     assert one.path is not None
     if not one.path.exists():
         raise UserError(f"input {one.path} does not exist")
-    if one.path.is_dir() and one.kind in ("auto", "warc"):
-        archives = sorted(str(path) for path in one.path.rglob("*") if _ARCHIVE.search(path.name) and path.is_file())
-        if archives or one.kind == "warc":
-            return archives
-    return [str(one.path)]
+    return _inside(one.path, one.kind)
+
+
+def _is_in_folder(path: Path) -> bool:
+    """Whether a folder's input has this path as well."""
+    return path.is_dir() or bool(_ARCHIVE.search(path.name) or _HTML.search(path.name))
+
+
+def _inside(path: Path, kind: str) -> list[str]:
+    """The archives in a folder, and itself where it has pages; a file is itself."""
+    if not path.is_dir() or kind in ("urls", "pairs"):
+        return [str(path)]
+    archives = (file for file in path.rglob("*") if _ARCHIVE.search(file.name) and file.is_file())
+    found = sorted(map(str, archives)) if kind != "html" else []
+    return [*found, str(path)] if kind != "warc" and page_files(path) else found
 
 
 def _shards(one: Input, place: str, downloads: Path, fetch: FetchConfig) -> Iterator[InputShard]:
@@ -209,7 +224,7 @@ def _kind(one: Input, place: str, remote: str) -> Kind:
 
 def _id(place: str, begin: int = 0) -> str:
     """A name for a shard that stays the same whatever other inputs there are."""
-    digest = hashlib.sha256(place.encode()).hexdigest()[:8]
+    digest = hashlib.sha256(os.fsencode(place)).hexdigest()[:8]
     stem = safe_key(place.partition("?")[0].rstrip("/").rpartition("/")[2])[:60]
     return f"{stem}-{digest}" + (f"-{begin}" if begin else "")
 
@@ -226,7 +241,7 @@ def _downloaded(address: str, downloads: Path, fetch: FetchConfig) -> Path:
 
 def _paths(path: Path) -> list[str]:
     try:
-        with gzip.open(path, "rb") if path.name.endswith(".gz") else path.open("rb") as file:
+        with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb") as file:
             text = file.read(_MAX_PATHS_BYTES).decode("utf-8")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise UserError(f"input {path} is no list of paths: {error}") from None

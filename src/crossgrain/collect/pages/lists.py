@@ -7,11 +7,12 @@ import csv
 import gzip
 import io
 import json
+import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from crossgrain.collect.candidates import Candidate, Page, PageText
 from crossgrain.collect.fetch import FetchConfig, Request, fetch_all
@@ -20,6 +21,7 @@ from crossgrain.config import UserError
 from crossgrain.data.records import Dropped
 
 _KINDS = {".txt": "text", ".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
+_TSV_FIELD = re.compile(r'(?:^|\t)(?:"((?:[^"]|"")*+)"(?=\t|$)|([^\t]*))')
 _BATCH = 4096  # rows of a Parquet file at a time
 
 Row = tuple[str, str]  # address and text
@@ -55,27 +57,34 @@ def read_rows(
         yield from _parquet_rows(path, url_column, text_column, begin, end)
         return
     try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+        with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb") as file:
             lines = io.TextIOWrapper(cast(BinaryIO, file), encoding="utf-8-sig", errors="replace", newline="")
             if kind == "text":
                 rows: Iterator[Row] = ((line.strip(), "") for line in lines if line.strip() and line[:1] != "#")
             elif kind == "jsonl":
                 rows = (_json_row(line, url_column, text_column) for line in lines if line.strip())
             else:
-                rows = _csv_rows(path, lines, "," if kind == "csv" else "\t", url_column, text_column)
+                plain = (line.replace("\0", "") for line in lines)
+                fields = csv.reader(plain) if kind == "csv" else map(_tsv_fields, plain)
+                rows = _table_rows(path, fields, url_column, text_column)
             yield from islice(rows, begin, end)
     except (OSError, EOFError, zlib.error, csv.Error) as error:
         raise UserError(f"{path} cannot be read: {error}") from None
 
 
-def _csv_rows(path: Path, lines: Iterable[str], delimiter: str, url_column: str, text_column: str) -> Iterator[Row]:
-    reader = csv.reader((line.replace("\0", "") for line in lines), delimiter=delimiter)
-    names = next(reader, [])
+def _tsv_fields(line: str) -> list[str]:
+    """The fields of a line; a quote is a letter like others where it does not begin and end its field."""
+    line = line.rstrip("\r\n")
+    return [match[2] or (match[1] or "").replace('""', '"') for match in _TSV_FIELD.finditer(line)] if line else []
+
+
+def _table_rows(path: Path, fields: Iterator[list[str]], url_column: str, text_column: str) -> Iterator[Row]:
+    names = next(fields, [])
     _check_columns(path, names, url_column, text_column)
     url, text = names.index(url_column), names.index(text_column) if text_column else -1
     while True:
         try:
-            row = next(reader)
+            row = next(fields)
         except StopIteration:
             return
         except csv.Error:  # such as a field of more than 128 KiB: this row is lost, and counted as one without address
@@ -89,9 +98,17 @@ def _json_row(line: str, url_column: str, text_column: str) -> Row:
         row = json.loads(line)
     except (ValueError, RecursionError):
         return "", ""
+    if isinstance(row, str):
+        return _plain(row), ""
     if not isinstance(row, dict):
-        return (row, "") if isinstance(row, str) else ("", "")
-    return str(row.get(url_column) or ""), str(row.get(text_column) or "") if text_column else ""
+        return "", ""
+    return _plain(row.get(url_column)), _plain(row.get(text_column)) if text_column else ""
+
+
+def _plain(value: object) -> str:
+    """A value of a list as text that can be written: JSON has halves of characters, Parquet bytes."""
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value or "")
+    return text.encode("utf-8", "replace").decode()
 
 
 def _parquet_rows(path: Path, url_column: str, text_column: str, begin: int, end: int | None) -> Iterator[Row]:
@@ -114,12 +131,19 @@ def _parquet_rows(path: Path, url_column: str, text_column: str, begin: int, end
             part = batch.slice(min(skip, len(batch)), left)
             skip = max(0, skip - len(batch))
             left -= len(part)
-            values = part.to_pydict()
-            texts = values[text_column] if text_column else [""] * len(part)
-            for url, text in zip(values[url_column], texts, strict=True):
-                yield str(url or ""), str(text or "")
+            urls = _parquet_texts(part.column(url_column))
+            texts = _parquet_texts(part.column(text_column)) if text_column else [""] * len(part)
+            yield from zip(urls, texts, strict=True)
             if left <= 0:
                 return
+
+
+def _parquet_texts(column: Any) -> list[str]:
+    import pyarrow
+
+    if pyarrow.types.is_string(column.type) or pyarrow.types.is_large_string(column.type):
+        column = column.cast(pyarrow.large_binary())  # what is no UTF-8 would raise
+    return [_plain(value) for value in column.to_pylist()]
 
 
 def _check_columns(path: Path, names: list[str], url_column: str, text_column: str) -> None:

@@ -44,7 +44,7 @@ def warc_records(file: BinaryIO, name: str) -> Iterator[ArchiveRecord | Dropped]
         error: BaseException | None = None
         record: WarcRecord | None = None
         try:
-            records = iter(ArchiveIterator(file, record_types=_WANTED)) if records is None else records
+            records = iter(ArchiveIterator(file)) if records is None else records
             record = next(records, None)
         except BaseException as caught:
             if not is_parser_error(caught):
@@ -65,9 +65,18 @@ def warc_records(file: BinaryIO, name: str) -> Iterator[ArchiveRecord | Dropped]
             file.seek(position)
             continue
         if record is None:
-            return
+            following = _next_record(file, position + 1, compressed) if _runs_out(file, position) else None
+            if following is None:
+                return
+            records = None
+            position = following
+            file.seek(position)
+            continue
         position = record.stream_pos
-        yield _from_warc(record)
+        if record.record_type & _WANTED:
+            yield _from_warc(record)
+        elif record.record_type == WarcRecordType.revisit:
+            yield Dropped(reason="a revisit: its body was stored earlier", where=_target(record))
 
 
 def is_parser_error(error: BaseException) -> bool:
@@ -76,7 +85,6 @@ def is_parser_error(error: BaseException) -> bool:
 
 
 def _from_warc(record: WarcRecord) -> ArchiveRecord:
-    url = (record.headers.get("WARC-Target-URI") or "").strip().strip("<>")
     http = record.http_headers if record.is_http else None
     if http is not None:
         status, headers = http.status_code or 0, header_fields(http.to_tuples())
@@ -85,7 +93,7 @@ def _from_warc(record: WarcRecord) -> ArchiveRecord:
     truncated = record.headers.get("WARC-Truncated") is not None
     is_resource = record.record_type == WarcRecordType.resource
     return ArchiveRecord(
-        url,
+        _target(record),
         record.stream_pos,
         status or (200 if is_resource else 0),
         headers,
@@ -93,6 +101,27 @@ def _from_warc(record: WarcRecord) -> ArchiveRecord:
         record.reader.read,
         truncated,
     )
+
+
+def _target(record: WarcRecord) -> str:
+    return (record.headers.get("WARC-Target-URI") or "").strip().strip("<>")
+
+
+def _runs_out(file: BinaryIO, position: int) -> bool:
+    """Whether the record at `position` says a length beyond the end: what stands behind it was taken for its body."""
+    file.seek(position)
+    try:
+        record = next(iter(ArchiveIterator(file)), None)
+        if record is None:
+            return False
+        left = record.content_length
+        while left > 0 and (data := record.reader.read(_SEARCH)):
+            left -= len(data)
+    except BaseException as error:
+        if not is_parser_error(error):
+            raise
+        return True
+    return left > 0
 
 
 def next_member(file: BinaryIO, begin: int) -> int | None:

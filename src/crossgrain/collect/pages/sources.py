@@ -30,15 +30,23 @@ _LAZY = (  # what lazy loaders and galleries call the true address, the most use
 )
 _SRCSET_NAMES, _LAZY_NAMES = frozenset(_SRCSETS), frozenset(_LAZY)
 _OTHER_NAMES = _SRCSET_NAMES | _LAZY_NAMES
-_CANDIDATE = re.compile(r"[\s,]*(\S*[^\s,])(?:\s+(\d+(?:\.\d+)?)([wx])[^,]*)?(?:,|\s|$)")
+_CANDIDATE = re.compile(r"[\s,]*(\S*[^\s,])(?:\s+(\d{1,6}(?:\.\d{1,6})?)([wx])[^,]*)?(?:,|\s|$)", re.ASCII)
+_BETWEEN = " \t\n\r\f\v,"  # what stands between the candidates of a srcset; at its end it would be searched in vain
 _MAX_SRCSET = 2**14  # characters
-_IMAGE_NAME = re.compile(r"[^\s{}<>]+\.(?:jpe?g|png|webp)(?:[?#][^\s{}]*)?", re.IGNORECASE)
-_PLACEHOLDER = re.compile(  # of the file's name
-    r"(?:.*[_.-])?(?:blank|spacer|pixel|transparent|placeholder|loading|loader|lazy(?:load)?|grey|clear|1x1|px|trans|dot)"
-    r"[\w-]{0,20}\.(?:gif|png|svg|jpe?g|webp)",
-    re.IGNORECASE,
-)
-_MAX_PLACEHOLDER, _MAX_PHOTO_PLACEHOLDER = 40, 20  # characters of such a name
+_MAX_LAZY = 2**12
+_IMAGE_NAME = re.compile(r"\.(?:jpe?g|png|webp)(?:[?#]|$)", re.IGNORECASE)
+_NO_ADDRESS = re.compile(r"[\n{}<>]|,\s|^\[")
+_SURE = r"(?:1x1|blank|lazyload|load(?:er|ing)|placeholder|spacer|transparent)"
+_WORD = rf"(?:{_SURE}|clear|dot|gr[ae]y|lazy|pixel|px|trans)"
+_MORE = rf"(?:[_.-]?(?:{_WORD}|\d[\dx]*|image|img|white))*+"
+_PLACEHOLDER = re.compile(rf"{_WORD}{_MORE}\.(?:jpe?g|webp)", re.IGNORECASE)  # of the file's name
+_DRAWN = re.compile(rf"(?:.*[_.-])?{_WORD}[\w-]{{0,20}}\.(?:gif|svg)", re.IGNORECASE)
+_PLACEHOLDERS = {
+    ".png": re.compile(rf"(?:{_WORD}|.*[_.-]{_SURE}){_MORE}\.png", re.IGNORECASE),
+    ".gif": _DRAWN,  # seldom the photo of a pixel or a dot
+    ".svg": _DRAWN,
+}
+_MAX_PLACEHOLDER = 40  # characters of such a name
 _UNREADABLE = ("image/avif", "image/svg", "image/jxl", "image/heic", "image/jp2", "video/")
 _SIDE = re.compile(r"\s*(\d{1,5})(?:\.\d+)?\s*(?:px)?\s*", re.IGNORECASE)
 _STYLE = re.compile(r"(?<![\w-])(width|height)\s*:\s*(\d{1,5})(?:\.\d+)?px", re.IGNORECASE)
@@ -77,24 +85,32 @@ def image_source(attributes: Attributes, picture: Sequence[Attributes], preferre
             return ImageSource(*best, recovered=not usable)
     for name in _LAZY if not _LAZY_NAMES.isdisjoint(attributes) else ():
         value = (attributes.get(name) or "").strip()
-        if value and not _is_inline(value) and " " not in value and value[0] not in "{[":
+        if value and _is_address(value, surely="src" in name or not usable):
             return ImageSource(value, recovered=not usable)
     if usable:
         return ImageSource(plain)
     for name, value in attributes.items():
-        if value and name.startswith("data-") and len(value) < _MAX_SRCSET and _IMAGE_NAME.fullmatch(value.strip()):
-            return ImageSource(value.strip(), recovered=True)
+        value = (value or "").strip()
+        if name.startswith("data-") and " " not in value and _is_address(value, surely=False):
+            return ImageSource(value, recovered=True)
     return None
 
 
+def _is_address(value: str, surely: bool) -> bool:
+    """Whether an attribute of a lazy loader holds an address: by an image's name, or (`surely`) by any."""
+    if len(value) > _MAX_LAZY or _is_inline(value) or _NO_ADDRESS.search(value):
+        return False
+    return _IMAGE_NAME.search(value) is not None or (surely and " " not in value and ("." in value or "/" in value))
+
+
 def _is_inline(reference: str) -> bool:
-    return reference[:5].lower() in ("data:", "blob:", "about")
+    return reference[:6].lower().startswith(("data:", "blob:", "about:"))
 
 
 def _is_placeholder(reference: str) -> bool:
     name = reference.partition("?")[0].rpartition("/")[2]
-    longest = _MAX_PLACEHOLDER if name[-4:].lower() in (".gif", ".png", ".svg") else _MAX_PHOTO_PLACEHOLDER
-    return len(name) < longest and _PLACEHOLDER.fullmatch(name) is not None
+    pattern = _PLACEHOLDERS.get(name[-4:].lower(), _PLACEHOLDER)
+    return len(name) < _MAX_PLACEHOLDER and pattern.fullmatch(name) is not None
 
 
 def _best_size(sets: Sequence[str], attributes: Attributes, preferred_width: int) -> tuple[str, int] | None:
@@ -102,7 +118,7 @@ def _best_size(sets: Sequence[str], attributes: Attributes, preferred_width: int
     shown = declared_size(attributes)[0]
     best: tuple[tuple[bool, float], str, int] | None = None
     for text in sets:
-        for match in _CANDIDATE.finditer(text[:_MAX_SRCSET]):
+        for match in _CANDIDATE.finditer(text[:_MAX_SRCSET].rstrip(_BETWEEN)):
             reference, number, unit = match.groups()
             width = float(number or 1) if unit == "w" else float(number or 1) * shown
             enough = width >= preferred_width

@@ -1,6 +1,7 @@
 """What a page says about an image: alt, title, the caption of its figure, and text that stands near it."""
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 
 from selectolax.lexbor import LexborNode
 
@@ -9,10 +10,13 @@ from crossgrain.collect.pages.placement import Surroundings
 
 MAX_TEXT = 2000  # characters of an alt, a title or a caption
 _LEVELS = 4  # elements above an image beside which its text may stand
-_NEIGHBOURS = 4  # nodes that are looked at on each side of it
+_NEIGHBOURS = 3  # elements and texts that are looked at on each side of it
+_MAX_NODES = 12  # with comments and blanks between them
 _BOUNDARY = frozenset(("body", "html", "main", "-document"))
 _MIN_LETTERS = 8
 _MAX_LINKS = 200  # of a block, that are read
+_MAX_READ = 2**22  # characters and links of all blocks of a page: blocks inside each other are read again and again
+_MAX_CHILDREN = 100  # of a figure, among which its caption is looked for
 
 
 class TextFinder:
@@ -25,6 +29,7 @@ class TextFinder:
         self._read: dict[int, str] = {}
         self._captions: dict[int, str] = {}
         self._densities: dict[int, float] = {}
+        self._left = _MAX_READ
 
     def texts(
         self, node: LexborNode, attributes: Mapping[str, str | None], surroundings: Surroundings
@@ -59,17 +64,21 @@ class TextFinder:
         if block is None or block.tag in _BOUNDARY:
             return float(link is not None)
         key = block.mem_id
-        if key not in self._densities:
+        if key not in self._densities and self._left > 0:
             whole = len(block.text(strip=True))
-            linked = sum(len(link.text(strip=True)) for link in block.css("a")[:_MAX_LINKS]) if whole else 0
+            links = block.css("a") if whole else []
+            linked = sum(len(link.text(strip=True)) for link in links[:_MAX_LINKS])
             self._densities[key] = min(1.0, linked / whole) if whole else 0.0
-        return self._densities[key]
+            self._left -= whole + len(links)
+        return self._densities.get(key, 0.0)
 
     def _caption(self, figure: LexborNode | None) -> str:
         if figure is None:
             return ""
         if figure.mem_id not in self._captions:
             caption = figure.css_first("figcaption")
+            if caption is not None and not _is_of(caption, figure):  # of a figure inside this one
+                caption = next((at for at in islice(figure.iter(), _MAX_CHILDREN) if at.tag == "figcaption"), None)
             self._captions[figure.mem_id] = _spaced(caption.text(separator=" ")) if caption is not None else ""
         return self._captions[figure.mem_id]
 
@@ -92,30 +101,41 @@ class TextFinder:
 
     def _beside(self, node: LexborNode, forward: bool) -> tuple[str, bool]:
         """The nearest text on one side of `node` among its siblings, and whether its class calls it a caption."""
-        at = node.next if forward else node.prev
-        for _ in range(_NEIGHBOURS):
-            if at is None:
+        at, left = node, _NEIGHBOURS
+        for _ in range(_MAX_NODES):
+            at = at.next if forward else at.prev
+            if at is None or not left:
                 break
-            if at.is_text_node:
-                text = "" if at.is_empty_text_node else _spaced(at.text_content)
-                if len(text) >= _MIN_LETTERS:
-                    return text, False
-            elif at.is_element_node:
+            if at.is_element_node:
                 text = self._text(at)
                 if len(text) >= _MIN_LETTERS:
                     return text, "caption" in (at.attributes.get("class") or "").lower()
-            at = at.next if forward else at.prev
+                left -= 1
+            elif at.is_text_node and not at.is_empty_text_node:
+                text = _spaced(at.text_content)
+                if len(text) >= _MIN_LETTERS:
+                    return text, False
+                left -= 1
         return "", False
 
     def _text(self, element: LexborNode) -> str:
         key = element.mem_id
         text = self._read.get(key)
         if text is None:
-            text = _spaced(element.text(separator=" ", strip=True, skip_empty=True))
+            whole = element.text(separator=" ", strip=True, skip_empty=True) if self._left > 0 else ""
+            self._left -= len(whole)
+            text = _spaced(whole)
             if len(text) > 2 * self._near_chars:
                 text = text[: self._near_chars] + text[-self._near_chars :]
             self._read[key] = text
         return text
+
+
+def _is_of(caption: LexborNode, figure: LexborNode) -> bool:
+    at = caption.parent
+    while at is not None and at.tag != "figure":
+        at = at.parent
+    return at is not None and at.mem_id == figure.mem_id
 
 
 def _spaced(text: str | None) -> str:

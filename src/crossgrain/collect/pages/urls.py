@@ -5,6 +5,7 @@ image would have many names. Tracking parameters stay: what they change is the s
 """
 
 import re
+import unicodedata
 from urllib.parse import quote, unquote_to_bytes
 
 MAX_LENGTH = 4096  # characters; longer ones are data that somebody put into an address
@@ -16,6 +17,7 @@ _PLAIN = re.compile(  # what is in its normal form already, as nearly all are; a
 )
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*):")
 _HOST = re.compile(r"[a-z0-9_~!$&'()*+,;=.-]+|\[[0-9a-f:.]+\]")
+_KEPT = re.compile(r"[^.。．｡]*[ßς][^.。．｡]*")  # labels with letters that Python's older IDNA would replace
 _ENDS = "".join(map(chr, range(33)))  # C0 controls and the space
 _IN_PATH = "!$%&'()*+,/:;=@[]|~"  # what stays as it is beside letters, digits and "-._"; "^" is encoded since 2023
 _IN_QUERY = _IN_PATH + "?`{}^\\"
@@ -98,8 +100,12 @@ def _normal_authority(authority: str, scheme: str) -> str | None:
     if not authority.endswith("]"):
         head, colon, tail = authority.rpartition(":")
         host, port = (head, tail) if colon else (authority, "")
-    if port and (not (port.isascii() and port.isdigit()) or int(port[:6]) > 65535):
-        return None
+    if port:
+        if not (port.isascii() and port.isdigit()):
+            return None
+        port = port.lstrip("0") or "0"
+        if len(port) > 5 or int(port) > 65535:
+            return None
     host = host.lower()
     if not host.isascii() or "%" in host:
         try:
@@ -108,12 +114,16 @@ def _normal_authority(authority: str, scheme: str) -> str | None:
             return None
     if not _HOST.fullmatch(host):
         return None
-    port = port.lstrip("0") or ("0" if port else "")
     return f"{host}:{port}" if port and port != _PORTS[scheme] else host
 
 
 def _ascii_host(host: str) -> str:
-    return unquote_to_bytes(host).decode("utf-8").encode("idna").decode("ascii").lower()
+    host = _KEPT.sub(_punycode, unquote_to_bytes(host).decode("utf-8"))
+    return host.encode("idna").decode("ascii").lower()
+
+
+def _punycode(label: re.Match[str]) -> str:
+    return "xn--" + unicodedata.normalize("NFKC", label[0].lower()).encode("punycode").decode("ascii")
 
 
 def _without_dots(path: str) -> str:

@@ -7,22 +7,16 @@ from pathlib import Path
 from crossgrain.collect.candidates import ArchivedImage, Page
 from crossgrain.collect.opt_outs import AI_TOKENS, response_opt_out
 from crossgrain.collect.pages.arc import arc_records, is_arc_line
-from crossgrain.collect.pages.bodies import BodyError, decoded_body
+from crossgrain.collect.pages.bodies import BodyError, decoded_body, sniffed, whole_number
 from crossgrain.collect.pages.records import GZIP, ArchiveRecord, is_parser_error, warc_records
 from crossgrain.collect.pages.urls import normalise
 from crossgrain.data.records import Dropped
 
 MAX_PAGE_BYTES = 8 * 2**20  # of a page, compressed or not; what is larger is no page for people
-_BEGINNING = 4096  # bytes of an archive or a body that tell what it is
+_BEGINNING = 4096  # bytes of an archive that tell what it is
+_OTHERWISE_PACKED = (b"\x28\xb5\x2f", b"\x04\x22\x4d")  # by Zstandard or LZ4, which fastwarc reads from the beginning
 _PAGES = ("text/html", "application/xhtml")
 _UNKNOWN = ("", "application/octet-stream", "binary/octet-stream", "application/unknown", "unknown/unknown", "no-type")
-_SIGNATURES = (
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"\x89PNG\r\n", "image/png"),
-    (b"GIF8", "image/gif"),
-    (b"BM", "image/bmp"),
-)
-_TAGS = (b"<!doctype html", b"<html", b"<head", b"<body")
 
 
 def read_archive(path: Path, tokens: Collection[str] = AI_TOKENS) -> Iterator[Page | ArchivedImage | Dropped]:
@@ -31,7 +25,8 @@ def read_archive(path: Path, tokens: Collection[str] = AI_TOKENS) -> Iterator[Pa
     `tokens`: lower-case agents whose prohibitions in the headers of an image hold for us.
     """
     with path.open("rb") as file:
-        compressed = file.read(len(GZIP)) == GZIP
+        beginning = file.read(len(GZIP))
+        packed = beginning == GZIP or beginning.startswith(_OTHERWISE_PACKED)
         last = -1
         nothing = True
         for record in archive_records(path):
@@ -40,10 +35,10 @@ def read_archive(path: Path, tokens: Collection[str] = AI_TOKENS) -> Iterator[Pa
                 yield record
                 continue
             found = _page_or_image(record, f"{path.name}@{record.offset}", tokens)
-            if isinstance(found, ArchivedImage) and compressed:
+            if isinstance(found, ArchivedImage) and packed:
                 file.seek(record.offset)
                 if record.offset == last or file.read(len(GZIP)) != GZIP:
-                    # One compressed stream around many records: none of them can be read alone.
+                    # One compressed stream around many records, or no gzip: none of them can be read alone.
                     found = Dropped(reason="image inside one long compressed stream", where=found.url)
             last = record.offset
             yield found
@@ -101,8 +96,8 @@ def _body(record: ArchiveRecord, max_bytes: int) -> bytes:
 
 def _is_whole(raw: bytes, headers: Mapping[str, str]) -> bool:
     """Whether a body that its archive ends in is all that the server sent: some archives say too large a length."""
-    announced = headers.get("content-length", "")
-    return announced.isdigit() and int(announced) <= len(raw)
+    length = whole_number(headers.get("content-length", ""))
+    return length is not None and length <= len(raw)
 
 
 def _page_or_image(record: ArchiveRecord, where: str, tokens: Collection[str]) -> Page | ArchivedImage | Dropped:
@@ -136,14 +131,3 @@ def _image(record: ArchiveRecord, url: str, content_type: str, tokens: Collectio
     if refusal := response_opt_out(record.headers, tokens):
         return Dropped(reason=refusal, where=url)
     return ArchivedImage(url=url, offset=record.offset, size=record.size, content_type=content_type)
-
-
-def sniffed(data: bytes) -> str:
-    """The content type of what declares none, as far as it is a page or an image; "" for anything else."""
-    for signature, content_type in _SIGNATURES:
-        if data.startswith(signature):
-            return content_type
-    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        return "image/webp"
-    beginning = data[:_BEGINNING].lower()
-    return "text/html" if any(tag in beginning for tag in _TAGS) else ""

@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 from crossgrain.collect.scoring.alignment import Tower
 from crossgrain.collect.scoring.heads import apply_head
 from crossgrain.collect.scoring.interface import PairScorer
-from crossgrain.collect.scoring.pictures import COLOURS, NUM_WHOLE, NUM_WINDOWS, describe
+from crossgrain.collect.scoring.pictures import COLOURS, NUM_WHOLE, NUM_WINDOWS, WINDOW_SIZE, describe
 from crossgrain.collect.scoring.words import (
     MAX_UNITS,
     MAX_WORDS,
@@ -32,6 +32,11 @@ from crossgrain.config import UserError, configclass
 
 FORMAT = 1
 WEIGHTS, ABOUT = "weights.npz", "scorer.json"
+_AXES = {  # of the saved weights: window, hidden, embedding, vocabulary; pair features and hidden units of the head
+    "centre": "D", "scale": "D", "hidden": "DH", "hidden_bias": "H", "out": "HE", "vocabulary": "V", "rarity": "V",
+    "units": "VE", "importance": "V", "usual": "V", "spread": "V", "head_centre": "P", "head_scale": "P",
+    "head_hidden": "PK", "head_hidden_bias": "K", "head_out": "K1", "head_straight": "P1", "head_bias": "1",
+}  # fmt: skip
 _UNKNOWN = 16.0  # rarity of a word that the training texts do not have
 _AT_ONCE = 128  # pairs that are compared at once
 
@@ -182,9 +187,17 @@ def _read(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             weights = {name: file[name] for name in file.files}
     except (ValueError, OSError, BadZipFile, KeyError) as error:
         raise UserError(f"{folder}: {WEIGHTS} or {ABOUT} cannot be read: {error}") from None
-    if about.get("format") != FORMAT:
-        raise UserError(f"{folder} has format {about.get('format')!r} of the scorer; this version reads {FORMAT}")
-    missing = {"centre", "units", "vocabulary", "rarity", "usual", "spread", "head_out"} - set(weights)
-    if missing:
+    found = about.get("format") if isinstance(about, dict) else None
+    if found != FORMAT:
+        raise UserError(f"{folder} has format {found!r} of the scorer; this version reads {FORMAT}")
+    if missing := set(_AXES) - set(weights):
         raise UserError(f"{folder}/{WEIGHTS} has no {', '.join(sorted(missing))}")
+    sizes = {"1": 1, "D": WINDOW_SIZE}
+    for name, axes in _AXES.items():
+        value = weights[name]
+        fits = value.ndim == len(axes) and all(
+            sizes.setdefault(axis, size) == size for axis, size in zip(axes, value.shape, strict=True)
+        )
+        if not fits or value.dtype.kind not in "fu" or not np.isfinite(value).all():
+            raise UserError(f"{folder}/{WEIGHTS}: {name} is not of the size that the others have, or holds no numbers")
     return weights, about

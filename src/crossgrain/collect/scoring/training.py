@@ -30,6 +30,7 @@ from crossgrain.data.shards import Shards
 MIN_IMAGES = 32
 _JUDGED_CAPTIONS = 3  # of each held-out image
 _HEAD_CAPTIONS = 5
+_PAIRS_AT_ONCE = 256  # what a scorer keeps of an image can be large, and each pair has a copy
 _HELD_BACK = 0.1  # of a data set without a split to measure on
 
 Say = Callable[[str], None]
@@ -141,7 +142,10 @@ def judge_scorer(scorer: PairScorer, pairs: Sequence[Captioned], seed: int = 0) 
     encoded = scorer.text_features(texts)
 
     def scores(rows: Sequence[tuple[int, str]]) -> Float[np.ndarray, " K"]:
-        return scorer.score(images[[row for row, _ in rows]], encoded[[place[text] for _, text in rows]])
+        image, text = np.array([(row, place[text]) for row, text in rows]).T
+        starts = range(0, len(rows), _PAIRS_AT_ONCE)
+        parts = [slice(at, at + _PAIRS_AT_ONCE) for at in starts]
+        return np.concatenate([scorer.score(images[image[part]], encoded[text[part]]) for part in parts])
 
     right = scores(matched)
     return {

@@ -10,8 +10,11 @@ from crossgrain.collect.sentences.split import sentences, words_of
 from crossgrain.collect.sentences.wordlists import word_set
 
 _FRIENDS = r"(?:on|via|with) (?:facebook|twitter|x|social|e-?mail|friends|pinterest|whatsapp|linkedin|reddit|instagram)"
+_SHORT = r"(?:[^\w.!?]+\w+){0,3}[^\w.!?]*(?:[.!?]|$)"  # a sentence ends after up to three more words
+_SHORT_BEFORE = r"(?:^|[.!?] )(?:[^\s.!?]+ ){0,3}"  # it began up to three words before
 _PHRASES = {
-    "cookies": r"\b(?:use|uses|using|accept|allow|enable|our|all) (?:of )?cookies\b|^cookies\b",
+    "cookies": r"\b(?:use|uses|using|accept|allow|enable|our|all) (?:of )?cookies\b"
+    rf"|^cookies (?:help|allow|enable|must|are used|on (?:this|our))\b|^cookies\b{_SHORT}",
     "cookie": r"\bcookie (?:polic|prefer|setting|consent|notice|banner)",
     "reserved": r"\b(?:all|some) rights reserved\b",
     "copyright": r"\bcopyright\b",
@@ -20,18 +23,21 @@ _PHRASES = {
     "subscribe": r"\bsubscribe\b",
     "newsletter": r"\bnewsletter\b",
     "newsletters": r"\bnewsletters\b",
-    "sign": r"\bsign up (?:now|here|today|to|for (?:our|the|free|a|more))\b|\bsign in (?:to|with)\b|^sign (?:up|in)\b",
-    "log": r"\blog in (?:to|with|here)\b|^log (?:in|out)\b",
+    "sign": r"\bsign up (?:now|here|today|to (?!(?:the|an?|his|her)\b)|for (?:our|free|more))\b"
+    r"|(?:^|[^\w\s] ?)sign up (?:to|for)\b"
+    rf"|\bsign in (?:to|with)\b|^sign (?:up|in)\b(?! (?:the|an?|front)\b){_SHORT}",
+    "log": rf"\blog in (?:to|with|here)\b|^log (?:in|out)\b{_SHORT}",
     "login": r"^login\b|\blogin (?:to|with|here|page)\b",
     "logged": r"\bmust be logged\b",
     "account": r"\bcreate an? (?:free |new )?account\b",
     "password": r"\b(?:forgot(?:ten)?|forget|lost|reset)(?: your)? password\b",
     "javascript": r"\bjavascript\b",
     "browser": r"\byour browser (?:does|is|version)\b",
-    "share": rf"^share\b|\bshare (?:this |it )?(?:page |post |article |story |link |photo |image )?{_FRIENDS}\b",
+    "share": rf"^share (?:this|it|on|via)\b|^share\b{_SHORT}"
+    rf"|\bshare (?:this |it )?(?:page |post |article |story |link |photo |image )?{_FRIENDS}\b",
     "social": r"\bsocial (?:share|icons?|links?)\b|\b(?:follow|find|join|connect)\b.{0,30}\bsocial media\b",
-    "follow": r"\bfollow us\b|^follow\b",
-    "like": r"\blike us on\b|^like this\b|\byou may also like\b",
+    "follow": rf"\bfollow us\b|^follow (?:me|our|this)\b|^follow\b.{{1,40}}\b{_FRIENDS}\b|^follow\b{_SHORT}",
+    "like": rf"\blike us on\b|^like this\b{_SHORT}|\byou may also like\b",
     "tweet": r"\btweet this\b",
     "pin": r"\bpin it\b",
     "email": r"\be-?mail (?:this|us|address|to a friend)\b",
@@ -42,7 +48,7 @@ _PHRASES = {
     "tap": r"\btap (?:here|to (?:open|view|enlarge|zoom|see|expand))\b",
     "enlarge": r"\benlarge (?:this |the )?(?:image|photo|picture)\b|\bto enlarge\b",
     "buy": r"\bbuy (?:now|online|tickets|it now)\b",
-    "cart": r"\b(?:add to|view|your|shopping) (?:my |your )?cart\b",
+    "cart": rf"\b(?:add to|view|your) (?:(?:my|your|shopping) )?cart\b|^shopping cart\b{_SHORT}",
     "basket": r"\badd to (?:my |your )?basket\b",
     "wishlist": r"\bwishlist\b",
     "now": r"\b(?:shop|order|book|call|apply|register|donate|watch|listen) now\b",
@@ -50,12 +56,15 @@ _PHRASES = {
     "offer": r"\b(?:special|limited(?: time)?) offer\b",
     "promo": r"\bpromo code\b",
     "coupon": r"\bcoupon (?:code|codes)\b",
-    "advertisement": r"^(?:an )?advertisement\b",
-    "sponsored": r"\bsponsored (?:content|link|links|by|post)\b|^sponsored\b",
-    "powered": r"\b(?:proudly )?powered by\b(?! (?:a|an|the|two|three|four)\b)",
+    "advertisement": rf"^(?:an )?advertisement(?: ?[:|–—-]|\b{_SHORT})",
+    "sponsored": rf"\bsponsored (?:content|links?|post)\b|^sponsored\b{_SHORT}"
+    r"|(?:^|\b(?:article|content|page|post|story|video) (?:is |was )?)sponsored by\b",
+    "powered": r"(?:^|[.!?] |\b(?:proudly|site|website|blog|forum|is) )powered by\b(?! (?:a|an|the|two|three|four)\b)"
+    r"|\bpowered by$",
     "affiliate": r"\baffiliate (?:link|links|program)\b",
     "missing": r"\bmissing (?:image|photo|picture)\b",
-    "available": r"\b(?:no )?(?:image|photo|picture) (?:is )?(?:not )?available\b|\bavailable on the app store\b",
+    "available": r"\b(?:no )?(?:image|photo|picture) (?:is )?(?:not )?available\b"
+    r"|\bno (?:\w+ )?description available\b|\bavailable on the app store\b",
     "unavailable": r"\bunavailable\b",
     "found": r"\b(?:image|photo|picture|page|file) not found\b",
     "coming": r"\b(?:image|photo|picture|photos?) coming soon\b|^coming soon\b",
@@ -67,15 +76,16 @@ _PHRASES = {
     "view": r"\bview (?:all|larger|full|image|photo|gallery|profile|our|comments|details|product)\b",
     "menu": r"\b(?:close|open|toggle|main|mobile) menu\b",
     "navigation": r"\b(?:toggle|main|site|skip) navigation\b|\bnavigation menu\b",
-    "download": r"\bdownload (?:the |our )?(?:app|pdf|now|here|free|image|wallpaper)\b|^download\b",
+    "download": r"\bdownload (?:the |our )?(?:app|pdf|now|here|free|image|wallpaper)\b"
+    rf"|^download (?:an?|the|this|our|your)\b|^download\b{_SHORT}",
     "google": r"\bgoogle play\b|\bgoogle plus\b",
     "stock": r"\bstock (?:photos?|images?|photography|vectors?|illustrations?|footage|pictures?)\b",
     "royalty": r"\broyalty free\b",
     "royalty-free": r"\broyalty-free\b",
     "comment": r"\bleave a (?:comment|reply)\b|\bpost a comment\b",
     "reply": r"\bleave a reply\b|^reply\b",
-    "comments": r"\b(?:\d+|no|view|show|all|add) comments\b|^comments\b|\bcomments (?:off|are closed)\b",
-    "posted": r"\bposted (?:by|in|on|at)\b",
+    "comments": rf"\b(?:\d+|no|view|show|all|add) comments\b|^comments\b{_SHORT}|\bcomments (?:off|are closed)\b",
+    "posted": r"^posted (?:by|in|on|at)\b|\bposted (?:in:|by (?:admin\b|(?-i:[A-Z@]))|on (?:\d|(?-i:[A-Z]\w+,? \d)))",
     "filed": r"\bfiled (?:under|in)\b",
     "published": r"^(?:first )?published\b",
     "contact": r"\bcontact (?:us|form)\b",
@@ -88,14 +98,14 @@ _PHRASES = {
     "captcha": r"\bcaptcha\b",
     "swipe": r"\bswipe (?:left|right|up|down|to|through)\b",
     "scroll": r"\bscroll (?:down|up|to|for)\b",
-    "loading": r"^loading\b|\bloading(?:\.|…|$)",
+    "loading": rf"^loading\b{_SHORT}|\bloading(?:\.\.|…)|\b(?:wait|image|page|content)\W+(?:is )?loading\b",
     "report": r"\breport (?:this|abuse|an error)\b",
-    "search": r"^search\b|\bsearch (?:for|results|our|this site)\b",
+    "search": rf"^search\b{_SHORT}|\bsearch (?:results|our|this site)\b",
     "related": r"^related (?:posts|articles|stories|products|images|photos|content)\b",
     "rate": r"\brate this\b",
     "photos": r"\bphotos (?:gallery|credits?|courtesy|by (?-i:[A-Z@]))|\b(?:more|all|see|view) photos\b",
-    "logo": r"\blogo$|\b(?:site|company|our|footer|header|the) logo\b|^logo\b",
-    "icon": r"\bicon$|^icon\b",
+    "logo": rf"\b(?:site|our|footer|header) logo\b|{_SHORT_BEFORE}logo$|^logo\b{_SHORT}",
+    "icon": rf"{_SHORT_BEFORE}icon$|^icon\b{_SHORT}",
 }  # fmt: skip
 _BY_WORD = {word: re.compile(phrase, re.IGNORECASE) for word, phrase in _PHRASES.items()}
 _SPEAKING = frozenset(_BY_WORD)

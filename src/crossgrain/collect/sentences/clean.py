@@ -18,7 +18,7 @@ from crossgrain.collect.sentences.repair import repair
 from crossgrain.collect.sentences.rules import BLANK, BOILERPLATE, REASONS, TOO_FEW, TWICE, Judge
 from crossgrain.collect.sentences.split import count_words, sentences, words_of
 
-_MAX_CHARS = 20_000  # of a raw text: more is no caption, and no rule should have to read it
+_MAX_CHARS = 4_000  # of a raw text: more is no caption, and no rule should have to read it
 _REMEMBERED = 4096  # judgements: pages of a site say the same things again and again
 _MAX_SENTENCES = 12  # of a text near an image: what comes later is not near
 

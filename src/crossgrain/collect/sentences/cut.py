@@ -22,8 +22,10 @@ _HEAD = re.compile(
     r"|(?:(?:file|representative|featured|image|media|photo|main|cover) )?"
     rf"(?:{_PICTURE}|caption|fig(?:ure)?\.?|slide|above|below|pictured|thumbnail|alt|title|description)\s*\d{{0,3}}\s*[:=]\s+"
     r"|(?:image|media|photo|picture) ?caption(?= ?[A-Z\"“])"
-    rf"|(?:{_PICTURE}|slide|page)? ?#?\d{{1,3}} ?(?:of|/) ?\d{{1,3}}(?=\D)\s*[:.|–—-]*\s*(?=\S)"
-    rf"|{_PICTURE} (?:may|might) contain\s*:\s*"
+    rf"|(?:{_PICTURE}|slide|page) ?#?\d{{1,3}} ?(?:of|/) ?\d{{1,3}}(?=\D)\s*[:.|–—-]*\s*(?=\S)"
+    r"|#?\d{1,3} ?(?:of|/) ?\d{1,3}\s*[:.|–—-]+\s+(?=\S)"
+    r"|#?\d{1,3} of \d{1,3}\s+(?-i:(?=[\"“]?[A-Z]))"  # not of "3 of 5 dogs"
+    rf"|{_PICTURE} (?:may|might) contain\s*:\s*|may be an? (?:[a-z-]+ ){{0,4}}?{_PICTURE} of\s+"
     rf"|thumbnail (?:{_PICTURE} )?(?:for|of)\s+|(?:enlarge|zoom)(?: this)? {_PICTURE}\s*[:|–—-]\s+"
     rf"|{_CLICK}(?: (?:this|the|full|size|{_PICTURE}|version))*\s*[:|–—-]\s*",
     re.IGNORECASE,
@@ -37,7 +39,8 @@ _INSIDE = re.compile(
 _ENDS = tuple(
     (word_set(words), re.compile(rf"(?:{end})$", re.IGNORECASE))
     for words, end in (
-        ("ago", r"\b(?:\d{1,2}|an?) (?:minute|hour|day|week|month|year)s? ago"),
+        # "built 50 years ago" is of the caption
+        ("ago", r"(?:\b(?:\d{1,2}|an?) (?:minute|hour|day)|[^\w\s]\s*(?:\d{1,2}|an?) (?:week|month|year))s? ago"),
         ("click tap press hover", rf"\b{_CLICK}\b[^.!?]{{0,60}}[.!?)\]]*"),
         (
             "copyright rights",
@@ -48,9 +51,9 @@ _ENDS = tuple(
             "getty gettyimages shutterstock istock istockphoto stock alamy adobe adobestock unsplash pexels pixabay "
             "123rf dreamstime depositphotos flickr pinterest wikimedia wikipedia youtube reuters associated ap "
             "bigstock freepik corbis",
-            rf"\b(?:{_PICTURE} )?(?:by (?:[^\s,;]+ ){{1,3}}(?:on|via|for|from|/) |by |via |from |on ){_AGENCIES}"
+            rf"\b(?:(?:{_PICTURE} )?(?:by (?:[^\s,;]+ ){{1,3}}(?:on|via|for|from|/) |by |via |from )|on ){_AGENCIES}"
             r"\b.{0,30}"
-            rf"|[,;|/(–—-]\s*{_AGENCIES}\b.{{0,40}}",
+            rf"|[,;|/(–—-]\s*(?:{_PICTURE} on )?{_AGENCIES}\b.{{0,40}}",
         ),
     )
 )
@@ -63,23 +66,28 @@ _CREDIT = re.compile(  # "Photo: Ann Example", "Credit...Ann Example"
 _MAX_CREDIT = 200  # characters, more than any match of it has: no need to look before them
 _COPYRIGHT_SIGN = re.compile(r"(?:©|\(c\) ?\d{4}).*$", re.IGNORECASE)
 # Every match of _HEAD holds one of these words, or a sign, or is a counter ("3 of 7").
-_HEAD_WORDS = word_set("stock royalty royalty-free premium thumbnail click tap press hover enlarge zoom")
+_HEAD_WORDS = word_set("stock royalty royalty-free premium thumbnail click tap press hover enlarge zoom may")
 # Signs by which nothing is cut, but where they stand as in _ODD.
 _PLAIN = re.compile(r"[A-Za-z0-9\"“‘'’”.,;!?$&%/+@~ -]*")
 _ODD = re.compile(r"\.[A-Za-z0-9.]| [ .,!?;-]")
 _COUNTER = re.compile(r"(?:[a-z]+ )?#?\d{1,3} ?(?:of|/) ?\d", re.IGNORECASE)
 
-_TOP_DOMAINS = (
-    "com|org|net|edu|gov|info|biz|io|co|uk|de|fr|es|it|nl|eu|us|ca|au|in|ru|jp|cn|br|tv|me|blog|shop|html?|php"
+_TOP_DOMAINS = (  # before a path any ending is one; by themselves these, the last in small letters: they are words too
+    "com|org|net|edu|gov|info|biz|io|co|uk|de|fr|es|nl|eu|ca|au|ru|jp|cn|br|tv|blog|shop|html?|php|online"
+    "|site|website|store|xyz|app|dev|club|pro|tech|gallery|photography|studio|agency|cloud|pl|cz|sk|ch|dk|fi|pt|gr|hu"
+    "|ro|bg|hr|lt|lv|ee|ie|il|tr|ua|ir|kr|tw|hk|sg|vn|ph|nz|za|mx|cl|pe|(?-i:it|us|in|me|at|be|no|se|si|ai|my|to)"
 )
 _URL = re.compile(
-    r"(?:https?|ftp)://\S*|www\.\S+|(?<![\w@.-])[a-z0-9][a-z0-9-]*(?:\.[a-z0-9-]+)*"
-    rf"\.(?:{_TOP_DOMAINS})(?:/\S*)?(?![\w-]|\.\w|@)",
+    r"(?:https?|ftp)://\S*|www\.\S+|(?<![\w@＠.-])[a-z0-9][a-z0-9-]*(?:\.[a-z0-9-]+)*"
+    rf"\.(?:(?:{_TOP_DOMAINS})(?:/\S*)?|(?-i:[a-z]{{2,}}/[a-z0-9~?#@%_-])\S*)(?![\w-]|\.\w|@)",
     re.IGNORECASE,
 )
 _LEADING = word_set("visit via from source website see at on")  # "see www.example.com"
+_INVITATION = re.compile(  # to the end of its sentence, which may be swallowed by the address
+    rf"\b(?:visit|see|go to|check out)\s+(?:{_URL.pattern})(?:(?<=[.!?])|(?<![.!?])[^.!?;]*[.!?;]?)", re.IGNORECASE
+)
 _FILE = re.compile(
-    r"\S*[^\s.]\.(?:jpe?g|png|gif|webp|svg|bmp|tiff?|ico|avif|heic|pdf|mp4|mov)(?:\?\S*)?(?=[\s,;:!)]|\.?$)",
+    r"(?<!\S)\S*[^\s.]\.(?:jpe?g|png|gif|webp|svg|bmp|tiff?|ico|avif|heic|pdf|mp4|mov)(?:\?\S*)?(?=[\s,;:!)]|\.?$)",
     re.IGNORECASE,
 )
 _DOT_INSIDE = re.compile(r"\.[A-Za-z0-9]|://")
@@ -91,7 +99,9 @@ _SITE = re.compile(
 )
 _EDGES = " \t|–—-_~*•·»«›‹:;,/\\=+<>¦#^"
 _OPEN = "([{"
-_BRACKETS = re.compile(r"\(\s*\)|\[\s*\]|\{\s*\}")
+_EMPTY_BRACKETS = re.compile(r"\(\s*\)|\[\s*\]|\{\s*\}")
+_CLOSING = {")": "(", "]": "[", "}": "{"}
+_MAX_LAYERS = 20  # around a caption; where there are more, there is no caption, and to look for it would take long
 _DANGLING = re.compile(r"\s+(?=[,.;:!?](?:\s|$))")
 
 
@@ -102,12 +112,11 @@ def cut(text: str) -> str:
     """
     if _is_plain(text):
         return text
-    while not is_file_name(text):
-        shorter = _cut_once(text)
-        if shorter == text:
-            break
+    for _ in range(_MAX_LAYERS):
+        if is_file_name(text) or (shorter := _cut_once(text)) == text:
+            return text
         text = shorter
-    return text
+    return ""
 
 
 def _is_plain(text: str) -> bool:
@@ -138,17 +147,34 @@ def _cut_once(text: str) -> str:
         text = _COPYRIGHT_SIGN.sub("", text)
     text = _without_site_name(text)
     if "(" in text or "[" in text or "{" in text:
-        text = _BRACKETS.sub("", _INSIDE.sub("", text))
+        text = _INSIDE.sub("", text)
+        if _EMPTY_BRACKETS.search(text):
+            text = _without_empty_brackets(text)
     text = " ".join(text.split())
     if " ." in text or " ," in text or " !" in text or " ?" in text or " :" in text or " ;" in text:
         text = _DANGLING.sub("", text)
     return text.lstrip(_EDGES).rstrip(_EDGES + _OPEN)
 
 
-def _without_addresses(text: str) -> str:
-    """Words that are addresses or names of files are left out, with a "see" or "via" before them."""
+def _without_empty_brackets(text: str) -> str:
+    """In one pass, however deep they are nested."""
     kept: list[str] = []
-    for token in text.split():
+    for sign in text:
+        if sign in _CLOSING:
+            last = len(kept) - 1
+            while last >= 0 and kept[last].isspace():
+                last -= 1
+            if last >= 0 and kept[last] == _CLOSING[sign]:
+                del kept[last:]
+                continue
+        kept.append(sign)
+    return "".join(kept)
+
+
+def _without_addresses(text: str) -> str:
+    """Words that are addresses or names of files are left out, with a "via" before them, or all that invites to one."""
+    kept: list[str] = []
+    for token in _INVITATION.sub("", text).split():
         rest = _FILE.sub("", _URL.sub("", token)) if "." in token[:-1] else token
         if rest != token and kept and kept[-1].lower().rstrip(":") in _LEADING:
             kept.pop()

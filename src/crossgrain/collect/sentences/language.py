@@ -89,7 +89,10 @@ class LanguageTest:
         expected = num_words <= self._short_words and bool(page_language) and canonical(page_language) == self.language
         score = 0.0
         if self._first:
-            _, _, ((_, code, share, _), *_) = pycld2.detect(lowered, isPlainText=True, bestEffort=True)
+            try:
+                _, _, ((_, code, share, _), *_) = pycld2.detect(lowered, isPlainText=True, bestEffort=True)
+            except pycld2.error:  # it refuses some code points
+                return OTHER_BY_PYCLD2, 0.0
             score = share / 100
             if canonical(code) != self.language and not (expected and code == "un"):
                 return OTHER_BY_PYCLD2, score

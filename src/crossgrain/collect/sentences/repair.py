@@ -7,12 +7,13 @@ that repeating the steps comes to an end, and the end is what is returned.
 import re
 import unicodedata
 from html import unescape
+from itertools import count
 
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 _TAG = re.compile(
     r"</?(?:a|abbr|b|big|blockquote|br|button|center|cite|code|del|div|dd|dl|dt|em|figcaption|figure|font|h[1-6]|hr|i|iframe"
     r"|img|input|ins|label|li|link|mark|noscript|ol|p|picture|pre|q|s|script|small|source|span|strike|strong|style|sub|sup"
-    r"|svg|table|tbody|td|th|tr|tt|u|ul|video|wbr)(?:\s[^<>]{0,500})?\s*/?>|<!--.{0,500}?-->",
+    r"|svg|table|tbody|td|th|tr|tt|u|ul|video|wbr)(?:\s[^<>]{0,500}|/)?>|<!--.{0,500}?-->",
     re.DOTALL | re.IGNORECASE,
 )
 
@@ -37,17 +38,19 @@ _PLAIN_SEQUENCE = re.compile(
 # Controls, soft hyphens, zero-width and direction marks, variation selectors, tags, non-characters: nothing to read.
 _NO_SIGN = (
     r"\x00-\x08\x0e-\x1b\x7f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b\u200e\u200f\u202a-\u202e"
-    r"\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff\ufdd0-\ufdef\U000e0000-\U000e0fff"
-    r"\U0001fffe\U0001ffff\U0002fffe\U0002ffff"
+    r"\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff\ufdd0-\ufdef"
 )
+_NO_SIGN_BEYOND = r"\U000e0000-\U000e0fff" + "".join(rf"\U{plane:04x}fffe\U{plane:04x}ffff" for plane in range(1, 17))
 # Joiners belong to the writing of Arabic and Indic scripts, and to nothing else.
-_INVISIBLE = re.compile(rf"[{_NO_SIGN}]|(?<![\u0600-\u0dff])[\u200c\u200d]")
-_MAYBE_INVISIBLE = re.compile(rf"[{_NO_SIGN}\u200c\u200d]")
+_INVISIBLE = re.compile(rf"[{_NO_SIGN}{_NO_SIGN_BEYOND}]|(?<![\u0600-\u0dff])[\u200c\u200d]")
+_MAYBE_INVISIBLE = re.compile(rf"[{_NO_SIGN}\u200c\u200d\U0001fffe-\U0010ffff]")  # one range is quick to look for
 _C1 = {code: _as_cp1252(code) if len(_as_cp1252(code).encode("utf-8")) > 2 else None for code in range(0x80, 0xA0)}
 _C1[0x83] = "ƒ"
 _C1 |= {0x8A: "Š", 0x8C: "Œ", 0x8E: "Ž", 0x98: "˜", 0x9A: "š", 0x9C: "œ", 0x9E: "ž", 0x9F: "Ÿ", 0x88: "ˆ", 0x85: "…"}
 _HAS_C1 = re.compile(r"[\x80-\x9f]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
+_MARKUP = re.compile(r"[&<]")
+_MAX_PASSES = 10  # layers of entities and tags; what lies deeper, on purpose, loses the signs that open them
 
 
 def repair(text: str) -> str:
@@ -57,11 +60,12 @@ def repair(text: str) -> str:
     """
     if text.isascii() and text.isprintable() and "&" not in text and "<" not in text:
         return " ".join(text.split())
-    while True:
+    for passes in count():
         repaired = _repair_once(text)
         if repaired == text:
-            return text
-        text = repaired
+            break
+        text = repaired if passes < _MAX_PASSES else _MARKUP.sub(" ", repaired)
+    return text
 
 
 def _repair_once(text: str) -> str:

@@ -21,22 +21,26 @@ REASONS = (
     "too many digits", OTHER_BY_PYCLD2, OTHER_BY_FASTTEXT, "no determiner", "no preposition", "no sentence",
 )  # fmt: skip
 
-_SIGN = re.compile(rf"[^\w\s{MARKS}]|[\d_]")
+_SIGN = re.compile(rf"[^\w\s・{MARKS}]|[\d_]")  # "・" is the blank between words in katakana
 _CAPITALS, _DIGIT_SIGNS = string.ascii_uppercase.encode(), string.digits.encode()
 _LETTERS_AND_BLANKS = string.ascii_letters.encode() + b" \t\n\r\x0b\x0c\x1c\x1d\x1e\x1f"
-_PUNCTUATION = frozenset(".,;:!?'\"()%&/’‘“”«»…–—-。，、！？；：（）「」『』·।؟،؛¿¡")
+_PUNCTUATION = frozenset(".,;:!?'\"()%&/’‘“”«»„‚‹›…–—-。，、！？；：（）「」『』【】《》〈〉〔〕～〜·।؟،؛¿¡")
 _ASCII_PUNCTUATION = "".join(filter(str.isascii, _PUNCTUATION)).encode()
 _RUN = re.compile(r"([^\w\s.])\1\1|\.{4}|[!?]{3}")
 _BROKEN = re.compile(r"[\ufffd\ue000-\uf8ff\U000f0000-\U0010ffff\x80-\x9f]")
 
-_MAIL = re.compile(r"\w@[\w-]+(?:\.|\s?[\[(]dot[\])]\s?)\w|[\[(]at[\])]\s?[\w-]+\s?(?:\.|[\[(]dot[\])])", re.IGNORECASE)
+_MAIL = re.compile(
+    r"\w[@＠][\w-]+(?:\.|\s?[\[(]dot[\])]\s?)\w|[\[(]at[\])]\s?[\w-]+\s?(?:\.|[\[(]dot[\])])", re.IGNORECASE
+)
 _ENOUGH_DIGITS = 7
 _DIGITS = re.compile(r"(?:\d\D{0,3}){7}")  # as close as in a number
 _NUMBERS = re.compile(
     r"\+\d[\d ()./-]{7,}\d"  # +49 30 1234567
     r"|(?<![\d.-])(?:1[ .-])?\(?\d{3}\)?[ .-]\d{3}[.-]\d{4}(?!\d)|\(\d{2,5}\)\s?\d[\d -]{4,}\d"  # (555) 123-4567
-    r"|\b(?:tel|phone|call|fax|mobile|whatsapp)\b\.?:?\s*\(?\d[\d ()./-]{5,}\d"
-    r"|\b\d{3}-\d{2}-\d{4}\b|\b(?:\d{4}[ -]){3}\d{4}\b"  # a social security number, a card
+    r"|\b(?:tel|telephone|phone|call|fax|mobile|cell|whatsapp|contact|(?:my|our|phone|telephone) number)\b"
+    r"(?: (?:us|me|now|today|at|on|is))*\.?:?\s*\(?\d[\d ()./-]{5,}\d"
+    r"|(?<!\d)0\d{1,4}[ /-]\d{5}|(?<!\d)0\d{2,4}[ /-]\d{3,4}[ -]\d{3,4}(?!\d)|\b0\d(?:[ .-]\d\d){4}\b"  # 030 1234567
+    r"|\b\d{3}-\d{2}-\d{4}\b|\b(?:[3-6]\d{3}|2[2-7]\d\d)(?:[ -]\d{4}){3}\b"  # a social security number, a card
     r"|\b(?-i:[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){3,7}(?: ?[A-Z0-9]{1,3})?)\b",  # IBAN
     re.IGNORECASE,
 )
@@ -115,7 +119,7 @@ class Judge:
         content = [word for word in words if word not in self._function_words]
         if len(set(content)) == len(content):
             return 0.0
-        return (max(map(content.count, content)) - 1) / len(words)
+        return (max(map(content.count, set(content))) - 1) / len(words)
 
 
 class _Signs(NamedTuple):
@@ -155,6 +159,6 @@ def holds_personal_data(text: str, digits: int = _ENOUGH_DIGITS) -> bool:
 
     `digits`: how many `text` holds, where that is known.
     """
-    if ("@" in text or "(" in text or "[" in text) and _MAIL.search(text):
+    if ("@" in text or "(" in text or "[" in text or "＠" in text) and _MAIL.search(text):
         return True
     return digits >= _ENOUGH_DIGITS and _DIGITS.search(text) is not None and _NUMBERS.search(text) is not None

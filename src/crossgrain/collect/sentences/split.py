@@ -17,8 +17,10 @@ _WORD = re.compile(rf"[^\W_](?:[^\W_]+|[{MARKS}]+|['’\u2010\u2011-](?=[^\W_]))
 # ASCII in lower case, what is no letter or digit as a blank: for texts whose words hold neither "'" nor "-".
 _SPACED = bytes(ord(chr(code).lower()) if code < 128 and chr(code).isalnum() else 32 for code in range(256))
 _ASCII_WORD = re.compile(r"[a-z0-9]+(?:['-][a-z0-9]+)*")
-_IDEOGRAPHS = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
-_UNSPACED = re.compile(r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
+_IDEOGRAPH = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # or kana
+_THAI_LIKE = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+UNSPACED = _IDEOGRAPH + _THAI_LIKE  # letters of writing without blanks between words
+_IDEOGRAPHS, _THAI_LIKES = re.compile(f"[{_IDEOGRAPH}]"), re.compile(f"[{_THAI_LIKE}]")
 
 _END = re.compile(  # one set of signs in front is what `re` finds quickest
     r"[.!?…。！？।؟](?:"
@@ -51,10 +53,10 @@ def count_words(text: str) -> int:
     words = words_of(text)
     if text.isascii():
         return len(words)
-    ideographs, letters = len(_IDEOGRAPHS.findall(text)), len(_UNSPACED.findall(text))
+    ideographs, letters = len(_IDEOGRAPHS.findall(text)), len(_THAI_LIKES.findall(text))
     if not ideographs and not letters:
         return len(words)
-    spaced = sum(not _IDEOGRAPHS.search(word) and not _UNSPACED.search(word) for word in words)
+    spaced = sum(not _IDEOGRAPHS.search(word) and not _THAI_LIKES.search(word) for word in words)
     return spaced + (ideographs + 1) // 2 + (letters + 3) // 4
 
 

@@ -4,6 +4,8 @@ A task is one input shard (a WARC, a part of a folder or of a table). It leaves 
 of every candidate, and a row for every image in the archive.
 """
 
+import contextlib
+import multiprocessing
 from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -11,12 +13,14 @@ from typing import Any
 from crossgrain.collect.bucketed import Row, bucket_of, write_rows
 from crossgrain.collect.candidates import ArchivedImage, Candidate, Page, PageText
 from crossgrain.collect.fetch.config import FetchConfig
+from crossgrain.collect.images.filter import bounded_memory
 from crossgrain.collect.pages.html import PageConfig, find_candidates
 from crossgrain.collect.pages.inputs import InputShard, read_pages
 from crossgrain.collect.sentences import Cleaner, SentenceConfig
 from crossgrain.collect.tasks import IMAGES, PAGES, TEXTS, Work
 from crossgrain.data.records import Dropped
 
+_MAX_MEMORY = 6 * 2**30  # bytes of address space: a parser makes gigabytes of some pages of a few kB
 NOTHING_CLEAN = "no text is left after cleaning"
 
 TEXT_COLUMNS = {
@@ -50,8 +54,11 @@ def read_shard(
 ) -> None:
     """The task: read pages, find candidates, clean their texts."""
     reading = _Reading(work, pages, sentences, fetch.tokens(), num_buckets)
-    for found in read_pages(shard, fetch):
-        reading.take(found, shard)
+    # a worker of the pool, not the process that somebody calls us from
+    worker = multiprocessing.parent_process() is not None
+    with bounded_memory(_MAX_MEMORY) if worker else contextlib.nullcontext():
+        for found in read_pages(shard, fetch):
+            reading.take(found, shard)
     reading.texts.sort(key=lambda row: (row["bucket"], row["image_url"], row["page_url"], row["candidate"]))
     reading.archived.sort(key=lambda row: (row["bucket"], row["image_url"], row["archive_offset"]))
     write_rows(work.create(".parquet"), TEXT_COLUMNS, reading.texts)
@@ -88,7 +95,7 @@ class _Reading:
         self.work.take(PAGES)
         if isinstance(found, Dropped):
             self.work.drop(PAGES, found.reason)
-            self.work.show(found.reason, page_url=found.where, detail=found.detail)
+            self.work.show(found.reason, page_url=_writable(found.where), detail=_writable(found.detail))
         elif isinstance(found, Candidate):
             self._clean(found.page_url, [found], 1, Counter())
         else:
@@ -149,6 +156,11 @@ class _Reading:
     def _drop_page(self, reason: str, url: str) -> None:
         self.work.drop(PAGES, reason)
         self.work.show(reason, page_url=url)
+
+
+def _writable(text: str) -> str:
+    """Without what names of files have where they are no UTF-8."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _text_row(text: Any) -> Row:

@@ -14,12 +14,14 @@ import numpy as np
 from crossgrain.collect.bucketed import Row, read_sorted, read_tables, write_rows
 from crossgrain.collect.stages.images import PAIR_COLUMNS
 from crossgrain.collect.tasks import PAIRS, Work
+from crossgrain.config import UserError
 from crossgrain.data.tars import read_member
 
 SCORE_COLUMNS = {**{name: kind for name, kind in PAIR_COLUMNS.items() if name != "bucket"}, "score": "float32"}
 
 _IMAGES_AT_ONCE = 64
-_MAX_TEXTS = 100_000  # whose features are remembered
+_PAIRS_AT_ONCE = 256  # each has a copy of its image's features, which can be large
+_MAX_TEXT_BYTES = 256 * 2**20  # of features of texts that are remembered
 
 
 def score_bucket(work: Work, bucket: int, parts: Sequence[Path], make_scorer: Callable[[], Any] | None) -> None:
@@ -38,6 +40,8 @@ def find_threshold(work: Work, parts: Sequence[Path], percentile: float) -> None
     """
     scores = np.concatenate([np.zeros(0, np.float32), *(read_scores(part) for part in parts)])
     known = scores[~np.isnan(scores)]
+    if len(scores) and not len(known):
+        raise UserError("threshold.percentile: the scorer gave no number")
     work.facts["threshold"] = float(np.percentile(known, percentile, method="higher")) if len(known) else None
 
 
@@ -57,10 +61,12 @@ def _scored(rows: Iterator[Row], folder: Path, scorer: Any) -> Iterator[Row]:
     for batch in _batches(groupby(rows, key=lambda row: row["sha256"])):
         images = scorer.image_features([_image(folder, group[0]) for group in batch])
         pairs = [(number, row) for number, group in enumerate(batch) for row in group]
-        text_features = texts.of([row["text"] for _, row in pairs])
-        scores = scorer.score(images[[number for number, _ in pairs]], text_features)
-        for (_, row), score in zip(pairs, scores, strict=True):
-            yield {**_pair(row), "score": float(score)}
+        for start in range(0, len(pairs), _PAIRS_AT_ONCE):
+            some = pairs[start : start + _PAIRS_AT_ONCE]
+            text_features = texts.of([row["text"] for _, row in some])
+            scores = scorer.score(images[[number for number, _ in some]], text_features)
+            for (_, row), score in zip(some, scores, strict=True):
+                yield {**_pair(row), "score": float(score)}
 
 
 def _batches(groups: Any) -> Iterator[list[list[Row]]]:
@@ -84,11 +90,12 @@ class _TextFeatures:
         """(len(texts), ...): features row by row, each distinct text embedded once."""
         new = [text for text in dict.fromkeys(texts) if text not in self._known]
         if new:
-            self._known.update(zip(new, self.scorer.text_features(new), strict=True))
+            rows = self.scorer.text_features(new)
+            self._known.update((text, row.copy()) for text, row in zip(new, rows, strict=True))  # a view keeps them all
         features = np.stack([self._known[text] for text in texts])
         for text in texts:
             self._known.move_to_end(text)
-        while len(self._known) > _MAX_TEXTS:
+        while len(self._known) * features[0].nbytes > _MAX_TEXT_BYTES:
             self._known.popitem(last=False)
         return features
 

@@ -1,6 +1,7 @@
 """The end: kept pairs become the shards that training reads, one task a shard, and the manifest last."""
 
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -108,4 +109,4 @@ def _told(done: Done) -> dict[str, Any]:
 
 
 def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 6)
+    return None if value is None or not math.isfinite(value) else round(value, 6)  # JSON has no NaN
