@@ -71,12 +71,11 @@ def test_vqa_joins_questions_and_answers_by_image_and_names_every_mistake(tmp_pa
     }
     assert questions(records["COCO_train2014_000000000009"]) == [
         {"question": "What is it?", "answers": ["net"] * 9 + ["Mesh"], "id": 9000, "question_type": "what is"},
-        {"question": "Is it red?", "answers": ["yes"], "id": 9001, "type": "yes/no"},
+        {"question": "Is it red?", "answers": ["yes", "", ""], "id": 9001, "type": "yes/no"},
     ]
     assert questions(records["COCO_test2015_000000000001"]) == [{"question": "What?", "id": 1000}]
     assert reasons(drops) == {
         "empty question": 1,
-        "empty answer": 1,
         "malformed answer": 1,
         "no answer": 2,
         "duplicate question id": 2,
@@ -286,14 +285,14 @@ def test_prepare_prints_published_sizes_beside_what_it_found(tmp_path):
     vqa_files(root)
     report = prepare.prepare("vqa", root, tmp_path / "out", num_workers=0, vocab_size=0)
     assert report.lines()[:4] == [
-        "kept 3 (test 1, train 2) with 0 captions, 0 regions, 4 questions and 12 answers",
+        "kept 3 (test 1, train 2) with 0 captions, 0 regions, 4 questions and 14 answers",
         "beside the published sizes:",
-        "  train: 2 of 82,783 images, 3 of 443,757 questions, 12 of 4,437,570 answers (visualqa.org/download)",
+        "  train: 2 of 82,783 images, 3 of 443,757 questions, 14 of 4,437,570 answers (visualqa.org/download)",
         "  test: 1 of 81,434 images, 1 of 447,793 questions (visualqa.org/download)",
     ]
     told = json.loads((tmp_path / "out/validation.json").read_text())
     assert told["official"]["val"]["counts"]["questions"] == 214_354
-    assert told["counts_by_split"]["train"] == {"images": 2, "questions": 3, "answers": 12}
+    assert told["counts_by_split"]["train"] == {"images": 2, "questions": 3, "answers": 14}
 
 
 def test_a_drawn_data_set_and_other_flags_have_no_published_sizes(tmp_path):

@@ -8,6 +8,7 @@ from PIL import Image
 
 from crossgrain.data.records import Record
 from crossgrain.data.shards import ShardWriter
+from crossgrain.evaluation.score import write_scores
 
 
 @pytest.fixture
@@ -57,6 +58,8 @@ def make_run(tmp_path, a_png):
         run, data = tmp_path / "run", tmp_path / "data"
         (run / "evaluation").mkdir(parents=True)
         (run / "evaluation/predictions.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        if lines:
+            write_scores(run / "evaluation")
         if log:
             (run / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
         if recipe:

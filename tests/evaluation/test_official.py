@@ -197,6 +197,29 @@ def test_retrieval_is_scored_by_the_captions_of_the_data(data, file):
     assert score_predictions(write(file, fewer), data)["retrieval"]["missing"] == 1
 
 
+@pytest.mark.parametrize("parts", [[[0], [1, 2]], [[0, 1]]], ids=["folds", "a limit"])
+def test_a_part_of_a_retrieval_scores_as_it_did_alone(data, file, parts):
+    """Its lines know how many candidates they chose from."""
+    lines = []
+    for number, part in enumerate(parts):
+        keys = [KEYS[place] for place in part]
+        for key in keys:
+            said = {"task": "retrieval", "split": "val", "fold": number}
+            to_image = {"direction": "text_to_image", "query": f"{key}#0", "ranked": keys, "truth": [key]}
+            texts = [f"{other}#0" for other in keys]
+            to_text = {"direction": "image_to_text", "query": key, "ranked": texts, "truth": [f"{key}#0"]}
+            lines += [{**said, **one, "gallery": len(keys)} for one in (to_image, to_text)]
+    block = score_predictions(write(file, lines), data)["retrieval"]
+    block.pop("missing", None)
+    assert block == score_file(file)["retrieval"]
+
+
+@pytest.mark.parametrize("gallery", [2, 7, True, 3.0, "3", None])
+def test_a_gallery_that_cannot_be_is_not_believed(data, file, gallery):
+    lines = [{**line, "gallery": gallery} for line in retrieval()]
+    assert score_predictions(write(file, lines), data)["retrieval"]["gallery"] == {"images": 3, "texts": 6}
+
+
 def test_what_was_hidden_is_not_in_the_data(data, file):
     line = {"task": "masked_words", "split": "val", "key": KEYS[0], "position": 3, "truth": 5, "predicted": 5}
     assert score_predictions(write(file, [line]), data) == {"masked_words": {"unscored": 1}}

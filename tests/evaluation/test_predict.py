@@ -88,6 +88,16 @@ def test_data_that_ask_nothing_are_a_clear_error(tmp_path, a_png):
         evaluate(KNOWING, tmp_path / "data", plan(), tmp_path / "evaluation")
 
 
+def test_earlier_predictions_outlast_an_evaluation_that_asks_nothing(data, tmp_path, a_png):
+    evaluate(KNOWING, data, plan(), tmp_path / "evaluation")
+    before = {path: path.read_bytes() for path in (tmp_path / "evaluation").iterdir()}
+    with ShardWriter(tmp_path / "bare") as writer:
+        writer.write(Record(key="a", image=a_png, split="test"), "png", 16, 16)
+    with pytest.raises(UserError, match="ask nothing of grounding"):
+        evaluate(KNOWING, tmp_path / "bare", plan(), tmp_path / "evaluation")
+    assert {path: path.read_bytes() for path in (tmp_path / "evaluation").iterdir()} == before
+
+
 def test_a_broken_predictions_file_is_named_with_its_line(tmp_path):
     (tmp_path / "predictions.jsonl").write_text('{"task": "grounding", "split": "test"}\n{"task": 3\n')
     with pytest.raises(UserError, match=r"predictions.jsonl, line 2: no prediction"):

@@ -1,12 +1,14 @@
 import base64
 import re
 from html.parser import HTMLParser
+from io import StringIO
 
 import pytest
+from rich.console import Console
 
 from crossgrain.documents.markup import Cell, Table, tag
 from crossgrain.evaluation.curves import draw_curves
-from crossgrain.evaluation.report import write_report
+from crossgrain.evaluation.report import print_tables, write_report
 
 LOG = [{"step": step, "stage": "train", "lr": 0.1, "loss": 2.0 / step, "itc/loss": 1.0 / step} for step in (10, 20, 30)]
 RECIPE = """
@@ -50,6 +52,24 @@ class Reader(HTMLParser):
 def read(run):
     page = (run / "evaluation/report.html").read_text()
     return page, Reader(page), (run / "evaluation/report.md").read_text()
+
+
+def test_what_is_scored_once_is_not_scored_again(make_run, retrieval, monkeypatch):
+    """Scores of captions take minutes."""
+    run, data = make_run([line for split in ("test", "unseen") for line in retrieval(split)])
+    monkeypatch.setattr("crossgrain.tasks.retrieval.Retrieval.score", lambda lines: pytest.fail("scored again"))
+    write_report(run, data)
+    console = Console(width=200, file=StringIO())
+    print_tables(run / "evaluation", console)
+    for told in (read(run)[2], console.file.getvalue()):
+        assert "3 images and 3 texts in test, 3 images and 3 texts in unseen" in told
+
+
+def test_boxes_of_a_single_object_have_no_chance_beside_them(make_run, grounding):
+    run, data = make_run([line | {"point": [0.2, 0.2], "method": "gradcam"} for line in grounding("test")][:1])
+    write_report(run, data)
+    page, reader, _ = read(run)
+    assert "heat maps that peak in the box" in page and "mean IoU 100.0 %" in reader.words
 
 
 def test_the_page_holds_everything_itself_and_tells_the_run(make_run, retrieval, grounding):

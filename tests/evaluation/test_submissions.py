@@ -3,12 +3,16 @@ import json
 
 import numpy as np
 import pytest
-from judged_data import CAPTIONS, KEYS, LABELS, NLVR2, PICKED, VQA, vcr_lines, write_data, write_lines
+from judged_data import CAPTIONS, KEYS, LABELS, NLVR2, PICKED, VQA, png, vcr_lines, write_data, write_lines
 
 from crossgrain.config import UserError
+from crossgrain.data.records import Record
+from crossgrain.data.shards import ShardWriter
 from crossgrain.evaluation.answer_files import VCR_COLUMNS
 from crossgrain.evaluation.official import score_predictions
 from crossgrain.evaluation.submissions import vcr_probabilities, write_submission, write_submissions
+
+GQA = {"07333408": "yes", "201740341": "no", "7333408": "red"}
 
 
 def lines():
@@ -78,6 +82,40 @@ def test_where_no_label_is_known_all_rationales_are_written():
     names, probabilities = vcr_probabilities([{**said, **one} for one in asked])
     assert names.tolist() == ["test-0"]
     np.testing.assert_allclose(probabilities, np.broadcast_to([1 / 6, 1 / 6, 1 / 6, 1 / 2], (1, 5, 4)))
+
+
+def test_a_file_is_written_with_how_many_questions_it_leaves_open(predictions, tmp_path):
+    data = write_data(tmp_path / "data")
+    assert set(write_submissions(predictions, tmp_path / "out", data=data).values()) == {0}
+    kept = [line for line in map(json.loads, predictions.read_text().splitlines()) if line["key"] == KEYS[0]]
+    left = write_submissions(write_lines(predictions, kept), tmp_path / "out", data=data)
+    assert {path.name: count for path, count in left.items()} == {
+        "vqa_val.json": 0,
+        "nlvr2_val.csv": 0,
+        "vcr_val.csv": 4,
+        "captioning_val.json": 2,
+    }
+
+
+def test_rationales_alone_are_no_submission(tmp_path):
+    """A model that learnt nothing else answers nothing else."""
+    rationales = [line for line in vcr_lines() if line["kind"] == "rationale"]
+    predictions = write_lines(tmp_path / "predictions.jsonl", rationales)
+    assert not write_submissions(predictions, tmp_path / "out", any_task=True)
+    with pytest.raises(UserError, match="no answer to val-0"):
+        write_submissions(predictions, tmp_path / "out")
+
+
+def test_ids_that_are_texts_are_handed_in_as_gqa_names_them(tmp_path):
+    """A number would lose its zeros."""
+    asked = [{"question": f"{name}?", "id": name, "answers": [answer]} for name, answer in GQA.items()]
+    with ShardWriter(tmp_path / "data") as writer:
+        writer.write(Record(key="n1", image=png(), split="val", extra={"questions": asked}), "png", 8, 8)
+    said = [{"key": "n1", "id": name, "question": f"{name}?", "answer": answer} for name, answer in GQA.items()]
+    write_submission("vqa", said, tmp_path / "gqa.json")
+    rows = json.loads((tmp_path / "gqa.json").read_text())
+    assert rows == [{"questionId": name, "prediction": answer} for name, answer in GQA.items()]
+    assert score_predictions(tmp_path / "gqa.json", tmp_path / "data")["vqa"]["accuracy"] == 100.0
 
 
 def test_images_that_share_a_number_are_named_by_key(tmp_path):

@@ -1,4 +1,5 @@
 import json
+import sys
 from collections import Counter
 from math import exp, log
 from pathlib import Path
@@ -59,6 +60,47 @@ def test_java_metrics_are_left_out_where_there_is_no_java(monkeypatch):
     monkeypatch.setattr("shutil.which", lambda name: None)
     assert (meteor_jar(), spice_jar()) == (None, None)
     assert set(caption_scores(["a cat"], [["a cat"]]).corpus) == set(COMPUTED)
+
+
+def stand_in(monkeypatch, folder, name, script):
+    """A program called java, which is asked for one of the two metrics."""
+    (folder / "java").write_text(f"#!{sys.executable}\n{script}")
+    (folder / "java").chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder))
+    for each in ("meteor", "spice"):
+        monkeypatch.setattr(
+            f"crossgrain.metrics.java.{each}_jar", lambda asked=each: folder / "x" if asked == name else None
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "script", "reason"),
+    [
+        ("meteor", "raise SystemExit(1)", "METEOR is left out of the scores: .+"),
+        (
+            "meteor",
+            "for line in open(0): print('no number', flush=True)",
+            "METEOR .* could not convert string to float",
+        ),
+        ("spice", "import sys; sys.exit('first line\\nout of memory')", "SPICE .* exit status 1.*: out of memory$"),
+        ("spice", "import sys; open(sys.argv[6], 'w').write('[]')", "SPICE is left out of the scores: KeyError: 0"),
+    ],
+    ids=["meteor stops", "meteor answers nonsense", "spice stops", "spice forgets a caption"],
+)
+def test_a_java_metric_that_fails_is_left_out_with_a_warning(monkeypatch, tmp_path, name, script, reason):
+    stand_in(monkeypatch, tmp_path, name, script)
+    with pytest.warns(UserWarning, match=reason):
+        scores = caption_scores(["a cat"] * 2, [["a cat"]] * 2)
+    assert set(scores.corpus) == set(COMPUTED)
+
+
+def test_spice_may_look_into_java(monkeypatch, tmp_path):
+    """From Java 16 on it must be allowed to; what the user's own options say stays."""
+    told = {"image_id": 0, "scores": {"All": {"f": 0.25}}}
+    script = f"import json, os, sys; json.dump([{told}] * ('-Da=b --add-opens' in os.environ['JDK_JAVA_OPTIONS']), "
+    stand_in(monkeypatch, tmp_path, "spice", script + "open(sys.argv[6], 'w'))")
+    monkeypatch.setenv("JDK_JAVA_OPTIONS", "-Da=b")
+    assert caption_scores(["a cat"], [["a cat"]]).corpus["SPICE"] == 0.25
 
 
 def test_scores_equal_what_pycocoevalcap_recorded():
@@ -123,6 +165,17 @@ def test_rouge_worked_out_by_hand():
     both = rouge_l([candidate], [[references[0], ["horse"]]])
     assert both == pytest.approx([2.44 * precision / (1 + 1.44 * precision)])
     assert rouge_l([["x"]], [references]).tolist() == [0.0]
+
+
+def test_an_empty_caption_is_one_empty_word_to_rouge():
+    assert rouge_l([[], [], ["a"]], [[[], ["a", "cat"]], [["a"]], [[]]]).tolist() == [1.0, 0.0, 0.0]
+
+
+def test_intervals_stay_within_what_a_score_can_be():
+    captions = ["a cat sits"] * 7 + ["a dog"]
+    scores = caption_scores(captions, [["a cat sits"]] * 7 + [["two cats"]], java=False)
+    assert scores.corpus["ROUGE-L"] == 0.875
+    assert scores.confidence_95["ROUGE-L"][1] == 1.0
 
 
 def test_cider_worked_out_by_hand():

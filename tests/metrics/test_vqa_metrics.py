@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from crossgrain.data.sets.questions import question_of
 from crossgrain.metrics.vqa import best_constant, normalise_answer, vqa_accuracy, vqa_soft_scores
 
 # Worked out by the rules, and the same as vqaEval.py's processPunctuation and processDigitArticle give.
@@ -79,6 +80,27 @@ def test_where_all_agree_the_answer_must_be_written_the_same():
     assert vqa_accuracy("t-shirt", ["t-shirt"] * 10) == 1.0
     assert vqa_accuracy("t shirt", ["t-shirt"] * 9 + ["shirt"]) == 1.0
     assert vqa_accuracy(" t-shirt\n", ["t-shirt"] * 10) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("answers", "answer", "accuracy"),
+    [
+        (["red"] * 3 + ["blue"] * 6 + [""], "red", 0.9),
+        (["yes"] * 9 + [" "], "Yes", 1.0),
+        (["yes"] * 8 + [None, "y" * 9999], "Yes", 1.0),
+    ],
+)
+def test_who_gave_no_usable_answer_is_one_of_the_annotators(answers, answer, accuracy):
+    question, dropped = question_of("what?", answers, "file:1")
+    assert question is not None and len(question["answers"]) == 10
+    assert vqa_accuracy(answer, question["answers"]) == pytest.approx(accuracy)
+    assert [drop.reason for drop in dropped] == ["malformed answer", "answer too long"] * (None in answers)
+
+
+def test_a_question_that_nobody_answered_is_none():
+    for answers, reason in ((["", " "], "empty answer"), ([], "no answer"), ("", "empty answer")):
+        question, dropped = question_of("what?", answers, "file:1")
+        assert question is None and {drop.reason for drop in dropped} == {reason}
 
 
 def test_a_single_annotator_is_right_or_not():

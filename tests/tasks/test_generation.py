@@ -128,6 +128,15 @@ def test_a_text_does_not_depend_on_its_company():
             assert alone.ids[0].tolist() == together.ids[row].tolist()
 
 
+def test_a_drawn_text_does_not_depend_on_its_company():
+    scores, drawn = tables(rows=8, seed=4), replace(FREE, method="sample")
+    together = write_texts(writer(scores), *start(8), SPECIAL, drawn, range(8))
+    assert len({tuple(ids) for ids in together.ids.tolist()}) > 4
+    for row in range(8):
+        alone = write_texts(writer(scores[row : row + 1]), *start(1), SPECIAL, drawn, [row])
+        assert alone.ids[0].tolist() == together.ids[row].tolist()
+
+
 def test_words_that_were_said_become_less_likely():
     scores = torch.zeros(1, LENGTH, WORDS, WORDS)
     scores[..., 4], scores[..., 5], scores[..., [PAD, START, END]] = 3.0, 2.5, -9.0
@@ -139,10 +148,11 @@ def test_words_that_were_said_become_less_likely():
     assert fresh.ids[0, :5].tolist() == [START, 3, 4, 5, 4]
 
 
-def test_only_the_most_likely_words_are_drawn():
+@pytest.mark.parametrize("dice", [[], [torch.Generator().manual_seed(seed) for seed in range(2000)]])
+def test_only_the_most_likely_words_are_drawn(dice):
     torch.manual_seed(0)
     scores = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log().repeat(2000, 1)
-    counts = [torch.bincount(Sampler(top_p)(scores), minlength=4) / 2000 for top_p in (0.4, 0.6, 1.0)]
+    counts = [torch.bincount(Sampler(top_p, dice)(scores), minlength=4) / 2000 for top_p in (0.4, 0.6, 1.0)]
     assert counts[0].tolist() == [1, 0, 0, 0]
     torch.testing.assert_close(counts[1], torch.tensor([0.625, 0.375, 0, 0]), atol=0.04, rtol=0)
     torch.testing.assert_close(counts[2], torch.tensor([0.5, 0.3, 0.15, 0.05]), atol=0.04, rtol=0)

@@ -34,10 +34,23 @@ def test_score_of_lines_worked_out_by_hand():
     assert json.loads(json.dumps(score)) == score
 
 
-def test_guessing_scores_what_boxes_of_other_phrases_score():
+def test_guessing_scores_what_boxes_of_other_objects_score():
     left, right = [0.0, 0.0, 0.5, 1.0], [0.5, 0.0, 1.0, 1.0]
-    lines = [line(left, truth) for truth in [left, right, left, right]]
+    lines = [line(left, truth, key) for key, truth in zip("abcd", [left, right, left, right], strict=True)]
     assert Grounding.score(lines)["chance"] == {"accuracy@0.5": pytest.approx(33.33)}  # of 3 shifts, 1 fits all
+
+
+def test_a_guess_is_never_of_the_object_that_is_asked_for():
+    """Several expressions of one object stand side by side in the data."""
+    left, right = [0.0, 0.0, 0.4, 1.0], [0.6, 0.0, 1.0, 1.0]
+    lines = [line(truth, truth) | {"point": [truth[0] + 0.1, 0.5]} for truth in (left, right) for _ in range(30)]
+    assert Grounding.score(lines)["chance"] == {"accuracy@0.5": 0.0, "pointing": 0.0}
+
+
+@pytest.mark.parametrize("phrases", [1, 2])
+def test_a_single_object_leaves_nothing_to_guess(phrases):
+    box = [0.0, 0.0, 0.5, 0.5]
+    assert "chance" not in Grounding.score([line(box, box) | {"point": [0.1, 0.1]}] * phrases)
 
 
 def test_only_texts_that_single_out_a_region_are_asked():
@@ -84,7 +97,11 @@ def test_an_expression_without_its_region_gets_a_line_and_no_score(trained, reco
 def test_methods_are_scored_apart():
     box = [0.0, 0.0, 0.5, 0.5]
     heat = {"point": [0.9, 0.9], "method": "gradcam"}
-    lines = [line(box, box) | {"method": "box"}, line(box, box) | heat, line(box, box) | {**heat, "point": [0.1, 0.5]}]
+    lines = [
+        line(box, box) | {"method": "box"},
+        line(box, box) | heat,
+        line(box, box, "b") | {**heat, "point": [0.1, 0.5]},
+    ]
     score = Grounding.score(lines)
     assert (score["method"], score["phrases"], "pointing" in score) == ("box", 1, False)
     inner = score["gradcam"]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from crossgrain.metrics.retrieval import rank_of_truth, recall
-from crossgrain.tasks.gallery import score_matrices
+from crossgrain.tasks.gallery import nearest, score_matrices
 from crossgrain.tasks.retrieval import Retrieval
 
 SMALL = {"images_per_batch": 4, "texts_per_batch": 5, "pairs_per_batch": 7}
@@ -156,3 +156,10 @@ def test_in_bfloat16_the_scores_are_close_and_do_not_tie(trained, records):
         assert sorted(b["scores"], reverse=True)[:10] == pytest.approx(sorted(a["scores"], reverse=True)[:10], abs=0.1)
     scores = [score for line in rough if line["direction"] == "text_to_image" for score in line["scores"]]
     assert len(set(scores)) > 0.9 * len(scores)
+
+
+def test_a_right_candidate_ranks_behind_wrong_ones_that_are_as_similar():
+    similar = torch.tensor([[1.0], [1.0], [1.0], [0.0]])
+    queries = torch.ones(3, 1)
+    found = nearest(queries, similar, [[2], [0, 1], [3]], 1)
+    assert found.rank.tolist() == [2, 1, 3]  # behind 0 and 1; behind 2 alone; behind all others

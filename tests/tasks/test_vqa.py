@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from crossgrain.config import RecipeError, UserError, dump_config, read_config
-from crossgrain.data.answers import AnswerVocabulary
+from crossgrain.data.answers import AnswerVocabulary, build_answers
 from crossgrain.data.asks import Reading, question_words
 from crossgrain.data.collate import pad_words
 from crossgrain.data.records import Record
@@ -96,6 +96,27 @@ def test_the_loss_of_one_batch_falls(kind, family):
     assert losses[-1] < 0.7 * losses[0], losses
     assert all(0 <= value.item() <= 1 for value in loss.metrics.values())
     assert all(p.grad is not None for p in head.parameters())
+
+
+def test_who_had_no_answer_teaches_none():
+    given = ["", "", "", "red", "red"]
+    data = [Record(key="a", image=b"", extra={"questions": [{"question": "what", "answers": given}] * 2})]
+    known = build_answers([data], min_count=2)
+    assert known.names == ("red",)
+    assert AnswerVocabulary(["the", "red"]).place("") == -1
+
+    model = tiny_model()
+    head, task = made(HEADS["decoder"], model)
+    batch = batch_of(make_batch, task, model)
+    target = batch.targets["questions"]
+    losses = []
+    for weight in (0.0, 0.5):
+        told = replace(target, **{name: getattr(target, name).clone() for name in ("weight", "ids", "mask")})
+        told.ids[:, 2, :2] = torch.tensor([TOKENS.cls, TOKENS.sep])
+        told.mask[:, 2] = torch.tensor([True, True, False, False])
+        told.weight[:, 2] = weight
+        losses.append(head(Views(model, replace(batch, targets={"questions": told}))).value.item())
+    assert losses[0] == losses[1]
 
 
 @pytest.mark.parametrize("config", [*HEADS.values(), TWO_FC, ONE_FC], ids=lambda config: type(config).__qualname__)

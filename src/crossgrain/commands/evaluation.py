@@ -78,7 +78,8 @@ def evaluate_run(
     scores = ask(run.trained(), data, plan, out, console)
     page = write_report(run_folder, data, run.facts(), out)
     print_tables(out, console)
-    for file in write_submissions(out / PREDICTIONS, out / "official", any_task=True):
-        say(console, f"for the official server: {file}")
+    for file, left in write_submissions(out / PREDICTIONS, out / "official", any_task=True, data=data).items():
+        note = f" (incomplete: {left:,} questions of the split have no answer)" if left else ""
+        say(console, f"for the official server: {file}{note}")
     say(console, f"report: {page}")
     return scores

@@ -23,14 +23,15 @@ class AnswerVocabulary(Mapping[str, int]):
     """Normalised answers with their places. `names` are the answers as they are given, one for each place.
 
     Of names that are one answer when normalised the first has its place; the others keep theirs, and are no target.
+    Nor is a name of which nothing is left ("the"), as people who had no answer gave none.
     """
 
     def __init__(self, names: Sequence[str]):
         self.names = tuple(names)
         self._places: dict[str, int] = {}
         for place, name in enumerate(self.names):
-            if name != UNKNOWN:
-                self._places.setdefault(normalise_answer(name), place)
+            if name != UNKNOWN and (answer := normalise_answer(name)):
+                self._places.setdefault(answer, place)
 
     @staticmethod
     def of(places: Mapping[str, int]) -> "AnswerVocabulary":
@@ -78,8 +79,8 @@ def build_answers(
         number = 0
         for number, record in enumerate((record for records in data for record in records), start=1):
             for question in record.extra.get("questions", ()):
-                if given := question.get("answers"):
-                    votes = Counter(_normalised(answer, seen) for answer in given)
+                given = (answer for answer in question.get("answers") or () if answer)  # of those who had one
+                if votes := Counter(_normalised(answer, seen) for answer in given):
                     counts[max(votes, key=votes.__getitem__)] += 1
             if number % _EVERY == 0:
                 progress.update(task, completed=number)

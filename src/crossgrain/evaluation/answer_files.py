@@ -21,10 +21,11 @@ from crossgrain.tasks.interface import TASKS
 VCR_BLOCKS = ("answer", *(f"rationale_conditioned_on_a{given}" for given in range(NUM_CHOICES)))
 VCR_COLUMNS = ("annot_id", *(f"{block}_{choice}" for block in VCR_BLOCKS for choice in range(NUM_CHOICES)))
 VCR_ARRAYS = ("annot_id", "probabilities")  # (N,) text and (N, 5, 4) numbers, blocks in the order of the columns
+VQA_FIELDS, GQA_FIELDS = ("question_id", "answer"), ("questionId", "prediction")
 NLVR2_COLUMNS = ("identifier", "prediction")
 _TRUTH_VALUES = {"true": True, "false": False}
 _FORMATS = (
-    "our predictions.jsonl, VQA or COCO caption results in JSON, NLVR2 in CSV or JSON lines, "
+    "our predictions.jsonl, VQA, GQA or COCO caption results in JSON, NLVR2 in CSV or JSON lines, "
     "or VCR's leaderboard in CSV or NPZ"
 )
 
@@ -94,7 +95,8 @@ def _judgement(where: str, prediction: Any) -> dict[str, bool]:
 
 
 _OFFICIAL: dict[tuple[str, str], tuple[str, Callable[[str, Mapping[str, Any]], Mapping[str, Any]]]] = {
-    ("question_id", "answer"): ("vqa", lambda _, values: {"answer": values["answer"]}),
+    VQA_FIELDS: ("vqa", lambda _, values: {"answer": values["answer"]}),
+    GQA_FIELDS: ("vqa", lambda _, values: {"answer": values["prediction"]}),
     ("image_id", "caption"): ("captioning", lambda _, values: {"caption": values["caption"]}),
     NLVR2_COLUMNS: ("nlvr2", lambda where, values: _judgement(where, values["prediction"])),
 }

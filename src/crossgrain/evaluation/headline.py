@@ -33,7 +33,8 @@ def _tiles(scores: Mapping[str, Any]) -> Iterator[Tile]:
             if name in block:
                 yield _share(block, name, f"{title} chosen rightly, {name.replace('->', ' → ')}")
     if block := known.get("grounding"):
-        note = f"mean IoU {block['mean_iou']:.1f} %, chance {block['chance']['accuracy@0.5']:.1f} %"
+        note = f"mean IoU {block['mean_iou']:.1f} %"
+        note += f", chance {block['chance']['accuracy@0.5']:.1f} %" if "chance" in block else ""
         yield f"{block['accuracy@0.5']:.1f} %", "box accuracy at IoU 0.5", note
         pointing = next(
             (part for part in (block, *block.values()) if isinstance(part, Mapping) and "pointing" in part), None
@@ -51,4 +52,5 @@ def _tiles(scores: Mapping[str, Any]) -> Iterator[Tile]:
 
 
 def _share(block: Mapping[str, Any], name: str, title: str, chance: str = "chance") -> Tile:
-    return f"{block[name]:.1f} %", title, f"{chance} {block['chance'][name]:.1f} %"
+    note = f"{chance} {block['chance'][name]:.1f} %" if "chance" in block else ""
+    return f"{block[name]:.1f} %", title, note

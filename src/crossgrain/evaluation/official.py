@@ -4,7 +4,7 @@ The truth always comes from the data (truth.py), never from the predictions. Wha
 reads it, submissions.py writes it):
 
 - our predictions.jsonl, of every task whose answers the data can judge;
-- VQA results, [{"question_id", "answer"}, ...];
+- VQA results, [{"question_id", "answer"}, ...], and GQA's, [{"questionId", "prediction"}, ...];
 - COCO caption results, [{"image_id", "caption"}, ...];
 - NLVR2, lines "identifier,prediction" with or without that header, or JSON lines of the two;
 - VCR, the leaderboard's CSV of 20 probabilities a question, or the same as NPZ.
@@ -138,7 +138,9 @@ def _retrieved(answers: Sequence[Answer], records: Iterable[Record], where: str)
         truth = [query.rpartition("#")[0]] if direction == DIRECTIONS[0] else texts.get(query)
         if not truth:
             raise UserError(f"{answer.where}: no text of {query} is a query of the file, so none can be found")
-        lines.append({**answer.values, "truth": truth, "gallery": len(candidates[direction])})
+        gallery, ranked = answer.values.get("gallery"), answer.values["ranked"]
+        told = type(gallery) is int and len(ranked) <= gallery <= len(candidates[direction])  # a part: a fold, a limit
+        lines.append({**answer.values, "truth": truth, "gallery": gallery if told else len(candidates[direction])})
     return lines, sum(count > 0 and (DIRECTIONS[1], key) not in seen for key, count in captions.items())
 
 

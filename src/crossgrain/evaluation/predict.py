@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,9 @@ from crossgrain.data.records import Record
 from crossgrain.data.regions import has_regions
 from crossgrain.data.shards import Shards
 from crossgrain.documents.writing import write_whole
-from crossgrain.evaluation.score import write_scores
+from crossgrain.evaluation.score import PREDICTIONS, write_scores
 from crossgrain.tasks.interface import TASKS, Line, Task, Track, Trained
 from crossgrain.tasks.plan import Evaluation
-
-PREDICTIONS, SCORES = "predictions.jsonl", "scores.json"
 
 
 def evaluate(
@@ -42,11 +41,13 @@ def evaluate(
     with _progress(console) as progress:
         tracker = partial(_tracker, progress, console)
         lines = _predict(trained, data, splits, asked, plan.limit_of, tracker)
-        write_whole(folder / PREDICTIONS, (json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-    if not (folder / PREDICTIONS).stat().st_size:
-        names = ", ".join(task.name for task in asked)
-        raise UserError(f"nothing to evaluate: the records of {', '.join(splits)} in {data} ask nothing of {names}")
-    return write_scores(folder / PREDICTIONS, folder / SCORES)
+        first = next(lines, None)  # before a file is opened: one of earlier predictions stays where there is nothing
+        if first is None:
+            names = ", ".join(task.name for task in asked)
+            raise UserError(f"nothing to evaluate: the records of {', '.join(splits)} in {data} ask nothing of {names}")
+        told = (json.dumps(line, ensure_ascii=False) + "\n" for line in chain([first], lines))
+        write_whole(folder / PREDICTIONS, told)
+    return write_scores(folder)
 
 
 def narrowed(plan: Evaluation, task: str | None, split: str | None) -> Evaluation:

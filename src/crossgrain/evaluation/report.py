@@ -1,7 +1,7 @@
 """The report of a run: one self-contained HTML page with pictures, and its figures as Markdown.
 
-Everything is read from the run folder (recipe.yaml, log.jsonl, evaluation/predictions.jsonl) and the data set's
-pictures; what is not there is left out, never shown as zero.
+Everything is read from the run folder (recipe.yaml, log.jsonl, evaluation/predictions.jsonl and scores.json) and the
+data set's pictures; what is not there is left out, never shown as zero.
 """
 
 from collections.abc import Mapping
@@ -18,8 +18,7 @@ from crossgrain.evaluation.curves import draw_curves
 from crossgrain.evaluation.facts import log_facts, read_tree, recipe_facts, stage_ends, stage_table
 from crossgrain.evaluation.headline import headline
 from crossgrain.evaluation.pictures import Pictures
-from crossgrain.evaluation.predict import PREDICTIONS
-from crossgrain.evaluation.score import Groups, read_predictions, score_groups
+from crossgrain.evaluation.score import PREDICTIONS, Groups, read_predictions, read_scores
 from crossgrain.evaluation.sections import answer_tables, mistakes_text, task_sections
 from crossgrain.evaluation.tables import Noted, score_tables
 from crossgrain.training.log import read_log
@@ -37,9 +36,8 @@ def write_report(
     no pictures.
     """
     folder = folder or run / "evaluation"
-    groups = read_predictions(folder / PREDICTIONS)
+    groups, scores = read_predictions(folder / PREDICTIONS), read_scores(folder)
     split = next(iter(groups))
-    scores = {name: score_groups({name: lines}) for name, lines in groups.items()}
     log, tree = read_log(run / "log.jsonl"), read_tree(run)
     tables, stages = {**score_tables(scores), **answer_tables(groups[split])}, stage_table(tree)
     told = {**recipe_facts(tree, run), **log_facts(log), **(facts or {})}
@@ -54,8 +52,7 @@ def write_report(
 
 def print_tables(folder: Path, console: Console) -> None:
     """The tables of the report in `folder`, for a terminal."""
-    groups = read_predictions(folder / PREDICTIONS)
-    for title, (table, note) in score_tables({name: score_groups({name: g}) for name, g in groups.items()}).items():
+    for title, (table, note) in score_tables(read_scores(folder)).items():
         intervals = len(table.columns) - 1 <= NUM_WITH_INTERVALS
         console.print(table.to_rich(title, intervals), Text(note, style="dim"), "")
 

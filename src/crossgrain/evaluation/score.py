@@ -8,6 +8,7 @@ from crossgrain.config import UserError, find_class
 from crossgrain.documents.writing import write_whole
 from crossgrain.tasks.interface import TASKS, Line
 
+PREDICTIONS, SCORES = "predictions.jsonl", "scores.json"
 Groups = dict[str, dict[str, list[Line]]]  # split -> task -> lines
 
 
@@ -28,22 +29,27 @@ def read_predictions(path: Path) -> Groups:
     return groups
 
 
-def score_groups(groups: Groups) -> dict[str, Any]:
-    """The blocks of scores.json: those of the first split at the top, the other splits' under their names."""
-    scores = [_score_tasks(tasks) for tasks in groups.values()]
-    return {**scores[0], **dict(zip(list(groups)[1:], scores[1:], strict=True))}
-
-
 def score_file(path: Path) -> dict[str, Any]:
-    """What scores.json must hold, from predictions.jsonl."""
-    return score_groups(read_predictions(path))
+    """What scores.json must hold, from predictions.jsonl: the blocks of the first split at the top, those of the other
+    splits under their names."""
+    first, *others = ((split, _score_tasks(tasks)) for split, tasks in read_predictions(path).items())
+    return {**first[1], **dict(others)}
 
 
-def write_scores(predictions: Path, path: Path) -> dict[str, Any]:
-    """Score a predictions.jsonl into a scores.json."""
-    scores = score_file(predictions)
-    write_whole(path, [json.dumps(scores, indent=2) + "\n"])
+def write_scores(folder: Path) -> dict[str, Any]:
+    """Score the predictions.jsonl of a folder into its scores.json."""
+    scores = score_file(folder / PREDICTIONS)
+    write_whole(folder / SCORES, [json.dumps(scores, indent=2) + "\n"])
     return scores
+
+
+def read_scores(folder: Path) -> dict[str, dict[str, Any]]:
+    """The blocks of a folder's scores.json by split; the first split is that of the first prediction."""
+    with (folder / PREDICTIONS).open(encoding="utf-8") as file:
+        first = json.loads(next(file))["split"]
+    scores = json.loads((folder / SCORES).read_text(encoding="utf-8"))
+    others = {name: blocks for name, blocks in scores.items() if name not in TASKS}
+    return {first: {name: block for name, block in scores.items() if name in TASKS}, **others}
 
 
 def _score_tasks(tasks: dict[str, list[Line]]) -> dict[str, Any]:

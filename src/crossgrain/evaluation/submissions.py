@@ -1,6 +1,7 @@
 """Our lines to the files that evaluation servers take; official.py scores them, too.
 
 - VQA (visualqa.org, EvalAI): results JSON, [{"question_id": int, "answer": str}, ...]
+- GQA (its eval.py), whose ids are texts: JSON, [{"questionId": str, "prediction": str}, ...]
 - NLVR2 (lil-lab/nlvr nlvr2/eval/metrics.py): CSV without a header, identifier and True or False
 - VCR (visualcommonsense.com): CSV of 20 probabilities a question, or NPZ (N, 5, 4) of the same; see answer_files.py
 - COCO captions (cocodataset.org, EvalAI): results JSON, [{"image_id": int, "caption": str}, ...]
@@ -10,42 +11,60 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from crossgrain.config import UserError
+from crossgrain.data.records import Record
+from crossgrain.data.shards import Shards
 from crossgrain.documents.writing import write_whole
-from crossgrain.evaluation.answer_files import VCR_ARRAYS, VCR_BLOCKS, VCR_COLUMNS
+from crossgrain.evaluation.answer_files import GQA_FIELDS, VCR_ARRAYS, VCR_BLOCKS, VCR_COLUMNS, VQA_FIELDS
 from crossgrain.evaluation.score import read_predictions
-from crossgrain.evaluation.truth import image_number
+from crossgrain.evaluation.truth import JUDGED, Questions, image_number
 from crossgrain.metrics.vcr import NUM_CHOICES
 from crossgrain.tasks.interface import Line
 
 
-def write_submissions(predictions: Path, out: Path, any_task: bool = False) -> list[Path]:
+def write_submissions(
+    predictions: Path, out: Path, any_task: bool = False, data: Path | None = None
+) -> dict[Path, int | None]:
     """Write the official file of every task and split of a predictions.jsonl: OUT/TASK_SPLIT.json or .csv.
 
+    The files, each with how many questions of `data` it leaves open (None without data): servers take whole splits.
     Tasks without an official format are left out; UserError where no task has one. With `any_task` there may be none,
-    and tasks whose lines carry no official ids are left out as well: nobody could submit them.
+    and what nobody could submit is left out as well: lines without official ids, and VCR's rationales alone.
     """
-    written = []
+    written: dict[Path, int | None] = {}
     for split, tasks in read_predictions(predictions).items():
         for task, lines in tasks.items():
-            if task in SUFFIXES and not (any_task and _nameless(lines)):
+            if task in SUFFIXES and not (any_task and _cannot_be_submitted(task, lines)):
                 path = out / f"{task}_{split}{SUFFIXES[task]}"
                 write_submission(task, lines, path)
-                written.append(path)
+                written[path] = None if data is None else _left_open(task, lines, Shards(data, split, images=False))
     if not written and not any_task:
         raise UserError(f"{predictions} holds answers of no task with an official format: {', '.join(SUFFIXES)}")
     return written
 
 
-def _nameless(lines: Sequence[Line]) -> bool:
-    """Whether ids are missing, or were made up here (KEY#N)."""
+def _cannot_be_submitted(task: str, lines: Sequence[Line]) -> bool:
+    """Whether ids are missing, or were made up here (KEY#N), or there are rationales without their answers."""
+    if task == "vcr" and not {line["id"] for line in lines} <= {
+        line["id"] for line in lines if line["kind"] == "answer"
+    }:
+        return True
     return any("id" in line and (line["id"] is None or "#" in str(line["id"])) for line in lines)
+
+
+def _left_open(task: str, lines: Sequence[Line], records: Iterable[Record]) -> int:
+    """How many questions of a split have no line."""
+    questions, times = Questions(JUDGED[task], records), Counter[str]()
+    for line in lines:
+        times.update(name for name, _ in questions.answered(line, None))
+    given = {questions.named(name, number + 1) for name, count in times.items() for number in range(count)}
+    return len(questions.asked.keys() - given)
 
 
 def write_submission(task: str, lines: Sequence[Line], path: Path) -> None:
@@ -66,7 +85,8 @@ def _vqa_results(lines: Sequence[Line]) -> str:
     nameless = next((line for line in lines if line["id"] is None), None)
     if nameless is not None:
         raise UserError(f"the question {nameless['question']!r} of {nameless['key']} has no official id")
-    return _json({"question_id": _as_number(line["id"]), "answer": line["answer"]} for line in lines)
+    name, answer = GQA_FIELDS if all(isinstance(line["id"], str) for line in lines) else VQA_FIELDS
+    return _json({name: line["id"], answer: line["answer"]} for line in lines)
 
 
 def _caption_results(lines: Sequence[Line]) -> str:
@@ -112,10 +132,6 @@ def vcr_probabilities(lines: Sequence[Line]) -> tuple[np.ndarray, np.ndarray]:
     if bare is not None:
         raise UserError(f"no answer to {bare}: the leaderboard needs answers and rationales (kinds: both)")
     return np.array(list(blocks)), np.stack(list(blocks.values()))
-
-
-def _as_number(name: Any) -> Any:
-    return int(name) if isinstance(name, str) and name.isdecimal() else name
 
 
 def _json(entries: Any) -> str:

@@ -96,7 +96,7 @@ def _type_cells(part: Block) -> list[str]:
 
 
 def _grounding_table(blocks: Mapping[str, Block]) -> Noted:
-    """One row for each method, and what answering with another phrase's box or point would score."""
+    """One row for each method, and what the box or point of another object's phrase would score."""
     parts = [
         {part["method"]: part for part in (block, *block.values()) if isinstance(part, Mapping) and "method" in part}
         for block in blocks.values()
@@ -112,7 +112,7 @@ def _grounding_table(blocks: Mapping[str, Block]) -> Noted:
     for method in dict.fromkeys(name for part in parts for name in part):
         rows.append(row(METHOD_TITLES[method], method, _scored))
         rows.append(
-            row("chance (box of another phrase)", method, lambda b, name: _number(b.get("chance", {}).get(name)))
+            row("chance (box of another object)", method, lambda b, name: _number(b.get("chance", {}).get(name)))
         )
     sizes = [f"{block['phrases']} phrases about {block['images']} images in {s}" for s, block in blocks.items()]
     table = Table(["", *[*shown.values()] * len(blocks)], rows, [(split, len(shown)) for split in blocks])

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from crossgrain.metrics.bleu import BleuCounts
-from crossgrain.metrics.cider import cider
+from crossgrain.metrics.cider import SCALE, cider
 from crossgrain.metrics.java import java_scores
 from crossgrain.metrics.ngrams import MAX_LENGTH
 from crossgrain.metrics.proportion import mean_interval
@@ -51,7 +51,7 @@ def caption_scores(
     corpus |= {name: float(scores.mean()) for name, scores in means.items()}
     low, high = np.percentile(counts.resampled(), (2.5, 97.5), axis=0)
     confidence = {f"BLEU-{n + 1}": (float(low[n]), float(high[n])) for n in range(MAX_LENGTH)}
-    confidence |= {name: _interval(scores) for name, scores in means.items()}
+    confidence |= {name: _interval(scores, SCALE if name == "CIDEr" else 1.0) for name, scores in means.items()}
     for name, (score, single) in (java_scores(words, told) if java else {}).items():
         corpus[name], each[name] = score, single
         if name == "SPICE":
@@ -59,6 +59,6 @@ def caption_scores(
     return CaptionScores(corpus, confidence, each | means)
 
 
-def _interval(scores: Float[np.ndarray, " N"]) -> tuple[float, float]:
+def _interval(scores: Float[np.ndarray, " N"], most: float = 1.0) -> tuple[float, float]:
     low, high = mean_interval(scores)
-    return max(0.0, low), high
+    return max(0.0, low), min(most, high)

@@ -1,12 +1,15 @@
 """METEOR and SPICE, which exist as Java programs only: computed where Java and pycocoevalcap's copies of them are.
 
 METEOR 1.5 stands in the package; SPICE also needs the models of CoreNLP 3.6.0, which are not downloaded unasked:
-`python -m pycocoevalcap.spice.get_stanford_models` fetches them. What is missing is left out of the scores.
+`python -m pycocoevalcap.spice.get_stanford_models` fetches them. What is missing is left out of the scores, and so is
+with a warning what fails.
 """
 
 import json
+import os
 import shutil
 import subprocess
+import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +21,7 @@ from jaxtyping import Float
 from crossgrain.metrics.ngrams import Words, check_captions
 
 Scores = dict[str, tuple[float, Float[np.ndarray, " N"]]]  # of the corpus, and of each caption
+_REFLECTION = "--add-opens=java.base/java.lang=ALL-UNNAMED"  # which SPICE needs from Java 16 on; Java 8 reads none
 
 
 def java_scores(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) -> Scores:
@@ -26,10 +30,13 @@ def java_scores(candidates: Sequence[Words], references: Sequence[Sequence[Words
     texts = [_text(words) for words in candidates]
     told = [[_text(words) for words in several] for several in references]
     scores: Scores = {}
-    if (jar := meteor_jar()) is not None:
-        scores["METEOR"] = _meteor(jar, texts, told)
-    if (jar := spice_jar()) is not None:
-        scores["SPICE"] = _spice(jar, texts, told)
+    for name, jar, score in (("METEOR", meteor_jar(), _meteor), ("SPICE", spice_jar(), _spice)):
+        if jar is None:
+            continue
+        try:
+            scores[name] = score(jar, texts, told)
+        except (OSError, ValueError, LookupError, RuntimeError, subprocess.CalledProcessError) as error:
+            warnings.warn(f"{name} is left out of the scores: {_reason(error)}", stacklevel=2)
     return scores
 
 
@@ -48,6 +55,12 @@ def _jar(name: str) -> Path | None:
     package = find_spec("pycocoevalcap") if shutil.which("java") else None
     places = [Path(folder, name) for folder in (package.submodule_search_locations or ())] if package else []
     return next((place for place in places if place.is_file()), None)
+
+
+def _reason(error: Exception) -> str:
+    """In one line, with the last one of what a program said."""
+    said = error.stderr.decode(errors="replace") if isinstance(error, subprocess.CalledProcessError) else ""
+    return ": ".join([type(error).__name__, str(error), *said.strip().splitlines()[-1:]])
 
 
 def _text(words: Words) -> str:
@@ -93,7 +106,9 @@ def _spice(jar: Path, texts: Sequence[str], references: Sequence[Sequence[str]])
         question, answer = Path(folder, "captions.json"), Path(folder, "scores.json")
         question.write_text(json.dumps(asked), encoding="utf-8")
         command = ["java", "-Xmx8G", "-jar", str(jar), str(question), "-out", str(answer), "-subset", "-silent"]
-        subprocess.run(command, cwd=jar.parent, check=True, capture_output=True)
+        options = " ".join(filter(None, (os.environ.get("JDK_JAVA_OPTIONS"), _REFLECTION)))
+        environment = {**os.environ, "JDK_JAVA_OPTIONS": options}
+        subprocess.run(command, cwd=jar.parent, check=True, capture_output=True, env=environment)
         found = {item["image_id"]: item["scores"]["All"]["f"] for item in json.loads(answer.read_text("utf-8"))}
     scores = np.array([np.nan if found[number] is None else found[number] for number in range(len(texts))], dtype=float)
     return float(scores.mean()), scores

@@ -13,8 +13,8 @@ BETA = 1.2  # recall weighs BETA ** 2 as much as precision
 def rouge_l(candidates: Sequence[Words], references: Sequence[Sequence[Words]]) -> Float[np.ndarray, " N"]:
     """ROUGE-L of each caption, in [0, 1]; the corpus has their mean.
 
-    Precision and recall are each taken at the reference where they are best, which need not be the same one. Of an
-    empty caption or reference the original takes the length as 1.
+    Precision and recall are each taken at the reference where they are best, which need not be the same one. An empty
+    caption or reference is one empty word, as in the original.
     """
     check_captions(candidates, references)
     return np.array([_one(words, texts) for words, texts in zip(candidates, references, strict=True)])
@@ -33,9 +33,10 @@ def longest_common_subsequence(a: Words, b: Words) -> int:
 
 
 def _one(words: Words, references: Sequence[Words]) -> float:
+    words, references = words or [""], [text or [""] for text in references]
     common = [longest_common_subsequence(words, reference) for reference in references]
-    precision = max(common) / max(len(words), 1)
-    recall = max(shared / max(len(text), 1) for shared, text in zip(common, references, strict=True))
+    precision = max(common) / len(words)
+    recall = max(shared / len(text) for shared, text in zip(common, references, strict=True))
     if not precision or not recall:
         return 0.0
     return (1 + BETA**2) * precision * recall / (recall + BETA**2 * precision)

@@ -4,7 +4,7 @@ Shape letters: B rows, L tokens of a caption, P tokens of [CLS] and the prompt, 
 V words of the vocabulary, D width.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -95,13 +95,13 @@ class CaptionHead(nn.Module):
 
         return write
 
-    def write(self, model: VisionLanguageModel, past: Past, decoding: Decoding) -> Written:
-        """A caption for every row of `past`. UserError where the prompt leaves no room for one."""
+    def write(self, model: VisionLanguageModel, past: Past, decoding: Decoding, seeds: Sequence[int] = ()) -> Written:
+        """A caption for every row of `past`, drawn by its seed if at all; UserError where the prompt leaves no room."""
         if len(self.prompt) >= decoding.max_length:
             taken = f"the prompt takes {len(self.prompt)} tokens"
             raise UserError(f"decoding.max_length is {decoding.max_length}, of which {taken}")
         prompt = self.prompt.expand(len(past.image_mask), -1)
-        return write_texts(self.writer(model), past, prompt, self.special, decoding)
+        return write_texts(self.writer(model), past, prompt, self.special, decoding, seeds)
 
     def captions(self, ids: Int[Tensor, "B T"]) -> list[str]:
         """Readable texts, without the prompt."""

@@ -80,7 +80,7 @@ class Neighbours(NamedTuple):
 
     index: Int[Tensor, "Q K"]
     similarity: Float[Tensor, "Q K"]
-    rank: Int[Tensor, " Q"]  # of the best right candidate among all candidates, from 0
+    rank: Int[Tensor, " Q"]  # of the best right candidate among all candidates, from 0, behind wrong ones as similar
 
 
 def encode_gallery(
@@ -142,12 +142,15 @@ def nearest(
     """The `count` most similar candidates of each query (all of a smaller gallery), and how far down the truth is."""
     longest = max(map(len, truth))
     padded = torch.tensor([[*right, *[right[0]] * (longest - len(right))] for right in truth], device=queries.device)
+    real = torch.tensor([[place < len(right) for place in range(longest)] for right in truth], device=queries.device)
     parts = []
     for rows in torch.arange(len(queries), device=queries.device).split(QUERIES_AT_ONCE):
         similarity = queries[rows] @ candidates.T
-        best_right = similarity.gather(1, padded[rows]).amax(1, keepdim=True)
+        right = similarity.gather(1, padded[rows])
+        best = right.amax(1, keepdim=True)
+        before = (similarity >= best).sum(1) - ((right == best) & real[rows]).sum(1)
         top = similarity.topk(min(count, len(candidates)), dim=1)
-        parts.append((top.indices.cpu(), top.values.cpu(), (similarity > best_right).sum(1).cpu()))
+        parts.append((top.indices.cpu(), top.values.cpu(), before.cpu()))
     return Neighbours(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
 

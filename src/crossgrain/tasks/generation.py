@@ -6,7 +6,7 @@ All of it speaks to a `Write`, which gives the scores of the next word, and know
 Shape letters: B texts, P tokens of the prompt, T tokens so far, K beams, V words of the vocabulary.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Literal, NamedTuple
 
 import torch
@@ -58,11 +58,19 @@ class Written(NamedTuple):
     ended: Bool[Tensor, " B"]
 
 
-def write_texts(write: Write, past: Past, prompt: Int[Tensor, "B P"], special: Special, decoding: Decoding) -> Written:
-    """Go on from the prompt, by the method that `decoding` says."""
+def write_texts(
+    write: Write,
+    past: Past,
+    prompt: Int[Tensor, "B P"],
+    special: Special,
+    decoding: Decoding,
+    seeds: Sequence[int] = (),
+) -> Written:
+    """Go on from the prompt, by the method that `decoding` says; words are drawn by the seed of each text."""
     if decoding.method == "beam":
         return beam_search(write, past, prompt, special, decoding)
-    choose = greedy if decoding.method == "greedy" else Sampler(decoding.top_p)
+    dice = [torch.Generator(prompt.device).manual_seed(seed) for seed in seeds]
+    choose = greedy if decoding.method == "greedy" else Sampler(decoding.top_p, dice)
     return word_by_word(write, past, prompt, special, decoding, choose)
 
 
@@ -72,14 +80,22 @@ def greedy(scores: Float[Tensor, "B V"]) -> Int[Tensor, " B"]:
 
 
 class Sampler(NamedTuple):
-    """A word drawn from the most likely ones whose probabilities reach `top_p` together (Holtzman et al., 2020)."""
+    """A word drawn from the most likely ones whose probabilities reach `top_p` together (Holtzman et al., 2020).
+
+    Each row by its own dice, where there are some: what is drawn for it does not depend on the other rows.
+    """
 
     top_p: float
+    dice: Sequence[torch.Generator] = ()
 
     def __call__(self, scores: Float[Tensor, "B V"]) -> Int[Tensor, " B"]:
         probabilities, words = scores.softmax(1).sort(1, descending=True)
         enough = probabilities.cumsum(1) - probabilities > self.top_p
-        return words.gather(1, probabilities.masked_fill(enough, 0.0).multinomial(1))[:, 0]
+        kept = probabilities.masked_fill(enough, 0.0)
+        if not self.dice:
+            return words.gather(1, kept.multinomial(1))[:, 0]
+        drawn = [row.multinomial(1, generator=die) for row, die in zip(kept, self.dice, strict=True)]
+        return words.gather(1, torch.stack(drawn))[:, 0]
 
 
 def word_by_word(

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -211,20 +211,22 @@ def _block(lines: Sequence[Line]) -> dict[str, Any]:
     ious = iou(np.array([line["box"] for line in known], dtype=np.float64), truth)
     shares = {"accuracy@0.5": accuracy_at(ious)}
     ranges = {"accuracy@0.5": accuracy_interval(ious)}
-    chance = {"accuracy@0.5": _guessed(truth, lambda boxes: accuracy_at(iou(boxes, truth)))}
+    asked, other = _others(known)
+    chance = {"accuracy@0.5": accuracy_at(iou(truth[other], truth[asked]))} if len(asked) else {}
     if all("point" in line for line in known):
         points = np.array([line["point"] for line in known], dtype=np.float64)
         hits = pointing_game(points, truth)
         shares["pointing"] = float(hits.mean())
         ranges["pointing"] = wilson_interval(int(hits.sum()), len(hits))
-        chance["pointing"] = _guessed(points, lambda others: float(pointing_game(others, truth).mean()))
+        if len(asked):
+            chance["pointing"] = float(pointing_game(points[other], truth[asked]).mean())
     return {
         **per_cent({**shares, "mean_iou": float(ious.mean())}),
         "phrases": len(known),
         "images": len({line["key"] for line in known}),
         **unscored,
         "confidence_95": per_cent_range(ranges),
-        "chance": per_cent(chance),
+        **({"chance": per_cent(chance)} if chance else {}),
     }
 
 
@@ -253,7 +255,12 @@ def _rounded(values: Sequence[float] | np.ndarray) -> list[float]:
     return [round(float(value), 6) for value in values]
 
 
-def _guessed(answers: np.ndarray, score: Callable[[np.ndarray], float]) -> float:
-    """The score of answering each phrase with what belongs to another phrase of the same data."""
-    shifts = np.unique(np.linspace(1, max(len(answers) - 1, 1), NUM_GUESSES).astype(int))
-    return float(np.mean([score(np.roll(answers, shift, axis=0)) for shift in shifts]))
+def _others(lines: Sequence[Line]) -> tuple[Int[np.ndarray, " G"], Int[np.ndarray, " G"]]:
+    """Phrases, and for each of them one of another object in the same data, whose answer chance gives it."""
+    objects: dict[Any, int] = {}
+    number = np.array([objects.setdefault((line["key"], *line["truth"]), len(objects)) for line in lines])
+    asked = np.arange(len(lines))
+    shifts = np.unique(np.linspace(0, len(lines), NUM_GUESSES + 2)[1:-1].astype(int))
+    pairs = np.concatenate([np.stack([asked, np.roll(asked, shift)]) for shift in shifts], axis=1)
+    asked, other = pairs[:, number[pairs[0]] != number[pairs[1]]]
+    return asked, other

@@ -120,9 +120,10 @@ class AnswerDecoder(AnswerHead):
         text = views.batch.text["clean"]
         memories = self.memories(self.look(views.fused(), text))
         first, likelihood = self.likelihood(memories, text.mask, target.ids, target.mask)
-        loss = -(target.weight * likelihood).sum() / len(likelihood)
+        weight = target.weight * target.mask[:, :, 2:].any(2)  # people who had no answer teach none
+        loss = -(weight * likelihood).sum() / len(likelihood)
         with torch.no_grad():
-            most = target.ids[torch.arange(len(first), device=first.device), target.weight.argmax(1), 1]
+            most = target.ids[torch.arange(len(first), device=first.device), weight.argmax(1), 1]
             accuracy = (first.argmax(1) == most).float().mean()
         return Loss(loss, {"first_word_accuracy": accuracy})
 

@@ -17,9 +17,9 @@ def question_of(
 ) -> tuple[Question | None, list[Dropped]]:
     """A question as a record holds it ({"question", "answers", "id", "type", ...}), and what was wrong with it.
 
-    `answers` is a text or a list of texts, None where the answers are not public; unusable ones are dropped alone, and
-    with the last of them the question, which is None then. `id` is the official one, as it is handed in; `kinds` are
-    kept where they are texts.
+    `answers` is a text or a list of texts, None where the answers are not public. Of several people's answers an
+    unusable one is kept as "", so that as many people answered as before; without a usable one the question is dropped,
+    and None. `id` is the official one, as it is handed in; `kinds` are kept where they are texts.
     """
     question, rule = clean_text(text)
     if rule:
@@ -29,18 +29,17 @@ def question_of(
     found: Question = {"question": question}
     dropped: list[Dropped] = []
     if answers is not None:
-        usable = []
-        for answer in answers if isinstance(answers, list) else [answers]:
-            cleaned, rule = clean_text(answer)
-            if rule:
-                dropped.append(
-                    Dropped(reason=rule.replace("caption", "answer"), where=where, detail=repr(answer)[:100])
-                )
-            else:
-                usable.append(cleaned)
-        if not usable:
+        given = answers if isinstance(answers, list) else [answers]
+        cleaned = [clean_text(answer) for answer in given]
+        dropped = [
+            Dropped(reason=rule.replace("caption", "answer"), where=where, detail=repr(answer)[:100])
+            for answer, (_, rule) in zip(given, cleaned, strict=True)
+            if rule
+        ]
+        if not any(answer for answer, _ in cleaned):
             return None, dropped or [Dropped(reason="no answer", where=where, detail=question[:100])]
-        found["answers"] = usable
+        found["answers"] = [answer for answer, _ in cleaned]
+        dropped = [one for one in dropped if one.reason != "empty answer"]  # somebody had nothing to say
     told = {"id": id, **{name: kind for name, kind in kinds.items() if isinstance(kind, str) and kind}}
     return {**found, **{name: value for name, value in told.items() if value is not None}}, dropped
 

@@ -97,4 +97,4 @@ def _plainest(answer: str) -> str:
 def _said(line: Line) -> str:
     if len(line["answers"]) == 1:
         return line["answers"][0]
-    return ", ".join(f"{answer} ({times})" for answer, times in _most_said(line))
+    return ", ".join(f"{answer or 'nothing'} ({times})" for answer, times in _most_said(line))
