@@ -182,6 +182,14 @@ def test_losses_and_speed_are_of_the_stages_that_have_them():
     )
 
 
+def test_a_stage_without_a_line_in_the_log_has_no_speed():
+    recipe = load_run_recipe(FOLDER / "quickstart_vlbert.yaml", ("stages.0.name=a", "stages.1.name=b"))
+    found = speed(recipe, [{"stage": "b", "seconds_per_step": 3.0}])
+    assert found["seconds_per_step"] == 3.0
+    assert found["images_per_second"] == pytest.approx(recipe.stages[1].sources[0].batch_size / 3)
+    assert speed(recipe, []) == {}
+
+
 def result(name, **changes):
     scored = {"accuracy": 50.0, "majority": 7.0, "confidence_95": {"accuracy": [40.0, 60.0]}}
     shared = {"status": "finished", "uses_detector": False, "parameters": 2_000_000, "steps": 4, "peak_memory": None}

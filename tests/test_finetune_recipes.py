@@ -6,6 +6,7 @@ One without a `model` block goes on from whatever run it names, and is loaded ag
 import re
 import shlex
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from crossgrain.data.text import Tokenizer, train_vocab
 from crossgrain.finetuning import FinetuneRecipe, resized
 from crossgrain.models.xvlm import XVLM
 from crossgrain.nn.vision import Swin
-from crossgrain.recipes import build_learner, load_run_recipe, objective_name, with_vocabulary
+from crossgrain.recipes import PretrainRecipe, build_learner, load_run_recipe, objective_name, with_vocabulary
 from crossgrain.training import checkpoint
 
 FOLDER = Path(__file__).parents[1] / "recipes"
@@ -71,6 +72,11 @@ def load(path: Path, answers: Path, *overrides: str) -> FinetuneRecipe:
     recipe = load_run_recipe(path, [*([f"answers={answers}"] if "type: vqa" in text else []), *overrides])
     assert isinstance(recipe, FinetuneRecipe)
     return recipe
+
+
+def load_pretraining(path: Path, answers: Path, *overrides: str) -> PretrainRecipe:
+    """Which asks no questions."""
+    return load_run_recipe(path, overrides)
 
 
 def check_builds(recipe: FinetuneRecipe, tokenizer: Tokenizer) -> None:
@@ -133,12 +139,14 @@ def test_a_head_tells_command_cost_and_what_to_expect(path, answers):
 def test_the_commands_of_a_head_can_be_typed(path, answers):
     """The parser knows them; recipes that they name are there and take the overrides; ranks divide the batch."""
     for words in commands_of(path):
-        processes = int(words[words.index("--nproc-per-node") + 1]) if words[0] == "torchrun" else 1
+        options = dict(pairwise(words)) if words[0] == "torchrun" else {}
+        processes = int(options.get("--nproc-per-node", 1)) * int(options.get("--nnodes", 1))
         typed = words[1:] if words[0] == "crossgrain" else words[words.index("crossgrain.cli") + 1 :]
         arguments = cli._parse(typed)
-        if arguments.verb != "finetune" or path not in WHOLE:
+        if arguments.verb not in ("pretrain", "finetune") or path in FROM_ANY_RUN:
             continue
-        recipe = load(find_recipe(arguments.recipe), answers, *arguments.overrides)
+        loaded = load if arguments.verb == "finetune" else load_pretraining
+        recipe = loaded(find_recipe(arguments.recipe), answers, *arguments.overrides)
         sizes = [source.batch_size for stage in recipe.stages for source in stage.sources]
         assert [size for size in sizes if size % processes] == []
 

@@ -15,11 +15,12 @@ from crossgrain.bench.table import dig
 from crossgrain.config import RecipeError, UserError, find_class
 from crossgrain.data.shards import Shards
 from crossgrain.evaluation.score import read_predictions
-from crossgrain.finetuning import FinetuneRecipe, checkpoint_of
+from crossgrain.finetuning import FinetuneRecipe
 from crossgrain.metrics.grounding import accuracy_at, iou
 from crossgrain.metrics.vqa import vqa_accuracy
-from crossgrain.recipes import load_run, load_run_recipe
+from crossgrain.recipes import build_learner, load_run, load_run_recipe, settled
 from crossgrain.tasks.interface import TASKS as TABLE
+from crossgrain.training.checkpoint import checkpoint_of
 from crossgrain.training.log import read_log
 from tuned_stack import STARTS, STEPS, TASKS
 
@@ -148,3 +149,41 @@ def test_the_official_file_of_a_task_is_written_where_its_ids_are_official(runs)
     captions = json.loads((runs / "captioning_xvlm" / "evaluation" / "official" / "captioning_test.json").read_text())
     assert len(captions) == len(Shards(runs / "data", "test")) and set(captions[0]) == {"image_id", "caption"}
     assert not (runs / "vqa_xvlm" / "evaluation" / "official").exists()
+
+
+@pytest.mark.parametrize("override", ["stages=5", "stages.0.sources=5", "initial_weights=5", "evaluation=5"])
+def test_values_of_another_kind_are_named(runs, override):
+    with pytest.raises(RecipeError, match=f"{override.partition('=')[0]}: .*got 5"):
+        load_run_recipe(runs / "vqa_xvlm.yaml", [override])
+
+
+def answers_of(runs, folder, *overrides) -> list[str]:
+    """The answers that a run of questions in `folder` would have."""
+    recipe = load_run_recipe(runs / "vqa_xvlm.yaml", overrides)
+    assert isinstance(recipe, FinetuneRecipe)
+    return Path(str(recipe.with_answers(folder, None, write=True).answers)).read_text().split()
+
+
+def test_answers_of_a_start_that_failed_are_made_anew(runs, tmp_path):
+    few, all_of_them = (answers_of(runs, tmp_path, f"min_answer_count={least}") for least in (9, 1))
+    assert 0 < len(few) < len(all_of_them)
+
+
+def test_a_run_keeps_its_answers_and_refuses_others(runs, tmp_path):
+    own, other = tmp_path / "own.txt", tmp_path / "other.txt"
+    own.write_text("yes\nno\n")
+    other.write_text("no\nyes\n")
+    run = tmp_path / "run"
+    assert answers_of(runs, run, f"answers={own}") == ["yes", "no"]
+    (run / "recipe.yaml").write_text("title: begun\n")
+    assert answers_of(runs, run, f"answers={own}") == answers_of(runs, run) == ["yes", "no"]
+    with pytest.raises(UserError, match=r"another run, whose answers differ from .*other\.txt"):
+        answers_of(runs, run, f"answers={other}")
+
+
+def test_an_objective_of_another_form_than_the_initial_runs_is_refused(runs):
+    changed = ("text.vocab=" + str(runs / "data" / "vocab.txt"), "objectives=[{type: itm, head: linear}]")
+    recipe, tokenizer = settled(load_run_recipe(runs / "retrieval_xvlm.yaml", changed))
+    learner = build_learner(recipe, tokenizer=tokenizer)
+    with pytest.raises(UserError, match=r"objectives\.safetensors, itm, is a checkpoint of another model: "):
+        recipe.start(learner, None)

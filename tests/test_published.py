@@ -41,6 +41,13 @@ train: {{precision: float32, num_workers: 0, tensorboard: false}}
 """
 
 
+WORDS = {
+    "text_encoder.embeddings.word_embeddings.weight": (9, 8),
+    "text_encoder.embeddings.position_embeddings.weight": (7, 8),
+    "text_encoder.encoder.layer.0.intermediate.dense.weight": (8, 8),
+}
+
+
 def vocabulary(folder):
     """100 words, with the special ones where the recorded cases have them."""
     file = folder / "vocab.txt"
@@ -152,3 +159,39 @@ def test_a_stranger_among_the_keys_is_refused(tmp_path):
     save_file({key: value.clone() for key, value in state.items()}, tmp_path / "odd.safetensors")
     with pytest.raises(UserError, match=r"unknown keys.*surprise"):
         convert("xvlm", tmp_path / "odd.safetensors", tmp_path / "run", overrides(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("format_name", "state", "complaint"),
+    [
+        ("xvlm", {"visual_encoder.pos_embed": (1, 5, 8), **WORDS}, r"no X-VLM checkpoint: it has no vision_encoder"),
+        ("xvlm", {"vision_encoder.patch_embed.proj.weight": (8, 3, 4, 4), **WORDS}, "it has no pos_embed"),
+        ("xvlm", WORDS | {"text_encoder.embeddings.word_embeddings.weight": (9,)}, "its tensors have other forms"),
+        ("vlbert", {"vlbert.word_embeddings.weight": (9,)}, "no VL-BERT checkpoint: its tensors have other forms"),
+    ],
+)
+def test_tensors_of_another_architecture_are_named(format_name, state, complaint, tmp_path):
+    save_file({key: torch.zeros(shape) for key, shape in state.items()}, tmp_path / "odd.safetensors")
+    with pytest.raises(UserError, match=complaint):
+        convert(format_name, tmp_path / "odd.safetensors", tmp_path / "run", overrides(tmp_path))
+
+
+def test_a_checkpoint_without_a_head_makes_no_run(tmp_path):
+    heads = ("vlbert.mlm_head.", "vlbert.mvrc_head.", "vlbert.relationsip_head.")
+    state = {k: v.clone() for k, v in load_file(weights("vlbert/pretrain")).items() if not k.startswith(heads)}
+    save_file(state, tmp_path / "headless.safetensors")
+    with pytest.raises(UserError, match=r"makes no run of VL-BERT, pre-trained: .*name at least one"):
+        convert("vlbert", tmp_path / "headless.safetensors", tmp_path / "run", overrides(tmp_path))
+
+
+def test_names_may_be_those_of_a_model_on_several_gpus_among_numbers(tmp_path):
+    state = {f"module.{key}": value for key, value in load_file(weights("xvlm/pretrain_swin")).items()}
+    torch.save({"model": {**state, 0: torch.zeros(1)}}, tmp_path / "wrapped.pth")
+    found = convert("xvlm", tmp_path / "wrapped.pth", tmp_path / "run", overrides(tmp_path))
+    assert len(found.report.renamed) > 0
+
+
+def test_a_pickle_with_code_is_refused_in_plain_words(tmp_path):
+    torch.save({"model": Path("x")}, tmp_path / "odd.pth")
+    with pytest.raises(UserError, match=r"cannot be loaded as plain tensors: Unsupported global: GLOBAL [\w.]+$"):
+        convert("xvlm", tmp_path / "odd.pth", tmp_path / "run", overrides(tmp_path))

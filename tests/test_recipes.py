@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from crossgrain.config import RecipeError, UserError, configclass, find_recipe, load_recipe, save_recipe
+from crossgrain import cli, runs
+from crossgrain.config import RecipeError, UserError, configclass, find_recipe, load_recipe, read_yaml, save_recipe
 from crossgrain.models.interface import VisionLanguageModel
 from crossgrain.recipes import (
     PretrainRecipe,
@@ -14,8 +15,13 @@ from crossgrain.recipes import (
     build_learner,
     load_run_recipe,
     objective_name,
+    pretrain,
     with_vocabulary,
 )
+from crossgrain.training import checkpoint
+from crossgrain.training.optimizer import build_optimizer
+from crossgrain.training.trainer import Outcome
+from tiny_runs import draw_scenes, write_recipe
 
 FOLDER = Path(__file__).parents[1] / "recipes"
 SHIPPED = sorted(
@@ -183,3 +189,50 @@ def test_a_recipe_with_a_scenes_block_is_a_quickstart(read):
     assert not isinstance(read(), QuickstartRecipe)
     with pytest.raises(UserError, match="scenes: unknown key"):
         load_recipe(PretrainRecipe, FOLDER / "quickstart.yaml")
+
+
+def test_a_seed_that_torch_cannot_take_is_named(read):
+    with pytest.raises(RecipeError, match=r"seed: .*less than"):
+        read("seed=18446744073709551616")
+
+
+def test_a_run_of_the_same_model_is_what_another_starts_from(read, tmp_path):
+    """The newest checkpoint of the run folder, as `crossgrain convert` promises."""
+    recipe = with_vocabulary(read(), 50)
+    learnt = build_learner(replace(recipe, seed=1))
+    state = checkpoint.State(3, "only", "float32", 1, {})
+    checkpoint.save(tmp_path / "checkpoints", learnt, build_optimizer(learnt, recipe.optimizer), state, recipe, keep=1)
+    learner = build_learner(recipe)
+    replace(recipe, initial_weights=tmp_path).start(learner, None)
+    assert all(torch.equal(tensor, learnt.state_dict()[name]) for name, tensor in learner.state_dict().items())
+
+
+def test_validation_asks_the_objectives_of_the_last_stage(tmp_path):
+    """The others have nothing to read there: no word is hidden for them."""
+    few = ("stages.0.objectives=[itc]", "stages.0.steps=2", "train.num_workers=0")
+    recipe = load_run_recipe(write_recipe(tmp_path / "recipe.yaml", draw_scenes(tmp_path / "data", size=24), *few))
+    outcome = pretrain(recipe, tmp_path / "run")
+    assert checkpoint.read_state(outcome.checkpoint).score is not None
+
+
+def test_a_run_that_a_signal_stopped_does_not_end_as_a_finished_one(tmp_path, monkeypatch):
+    stopped = Outcome("stopped", 1, tmp_path)
+    monkeypatch.setattr(runs, "run_recipe", lambda *arguments, **keywords: stopped)
+    assert cli.main(["pretrain", "xvlm_small", "--out", str(tmp_path)]) == 130
+
+
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("families", "variants"),
+        ("tasks", "tasks"),
+        ("ablations/xvlm", "variants"),
+        ("quickstart_detector", "losses"),
+        ("quickstart_cnn", "losses"),
+    ],
+)
+def test_recipes_of_other_kinds_are_shown_complete(name, key, capsys):
+    assert cli.main(["show", name]) == 0
+    tree = read_yaml(capsys.readouterr().out, name)
+    assert key in tree and tree["title"]
+    assert ("cnn" in tree.get("model", {})) == (name == "quickstart_cnn")

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -53,8 +53,6 @@ class FinetuneRecipe(PretrainRecipe):
     min_answer_count: Count = 9  # questions that an answer needs to be among these, as is usual for VQA v2
     blind: bool = False  # for a baseline: images show nothing, in training and at the evaluation
 
-    some_unused: ClassVar[bool] = True  # such as the projections of a dual encoder that answers questions
-
     def trained_configs(self) -> tuple[Any, ...]:
         return self.task, *self.objectives
 
@@ -91,7 +89,7 @@ class FinetuneRecipe(PretrainRecipe):
         """Read the initial run's weights into the model, and what heads adopt of its objectives."""
         if self.initial_weights is None:
             return
-        found = checkpoint_of(self.initial_weights)
+        found = checkpoint.checkpoint_of(self.initial_weights)
         tensors = checkpoint.read(found / "model.safetensors")
         checkpoint.copy_tensors(resized(tensors, learner.model), checkpoint.unique_tensors(learner.model), str(found))
         learnt: dict[str, dict[str, Tensor]] = {}
@@ -106,21 +104,28 @@ class FinetuneRecipe(PretrainRecipe):
                     parts = head.adopt(learner.model, learnt)
                 adopted += [f"{name} ({len(parts)} parts)"] if parts else []
             elif name in learnt:
-                head.load_state_dict(learnt[name])
+                own = checkpoint.unique_tensors(head)
+                checkpoint.copy_tensors(learnt[name], own, f"{heads}, {name},")
                 adopted.append(name)
         if console:
             told = ", ".join(adopted) or "no head"
             console.print(f"starting from {found}; taken over besides the model: {told}", markup=False, highlight=False)
 
     def with_answers(self, folder: Path, console: Console | None, write: bool) -> "FinetuneRecipe":
-        """The recipe with its answer vocabulary settled: a file of the run folder, made of the training questions."""
+        """The recipe with its answer vocabulary settled: a file of the run folder, made of the training questions.
+
+        It is the run's once `recipe.yaml` stands beside it. UserError where `answers` then names other ones.
+        """
         file = folder / ANSWERS
         if config_owner(self.task).texts != "questions":
             return self
-        if write and not file.is_file():
-            answers = self._training_answers(console) if self.answers is None else load_answers(Path(self.answers))
+        given = load_answers(Path(self.answers)) if write and self.answers is not None else None
+        if write and not (file.is_file() and (folder / "recipe.yaml").is_file()):
+            answers = self._training_answers(console) if given is None else given
             folder.mkdir(parents=True, exist_ok=True)
             answers.save(file)
+        elif given is not None and given.names != load_answers(file).names:
+            raise UserError(f"{folder} holds another run, whose answers differ from {self.answers}: name a new folder")
         return replace(self, answers=str(file))
 
     def _training_answers(self, console: Console | None) -> AnswerVocabulary:
@@ -131,30 +136,20 @@ class FinetuneRecipe(PretrainRecipe):
         return build_answers(records, min_count=self.min_answer_count, console=console)
 
 
-def checkpoint_of(path: Path) -> Path:
-    """A checkpoint folder: `path` itself, or the newest of the run in it. UserError where there is none."""
-    if (path / "model.safetensors").is_file():
-        return path
-    found = checkpoint.latest(path / "checkpoints")
-    if found is None:
-        raise UserError(f"initial_weights: {path} is neither a run folder with a checkpoint nor a checkpoint")
-    return found
-
-
 def complete(tree: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """A fine-tuning recipe as written, with what it leaves out: blocks of the initial run, what follows from the task.
 
     `given` is the tree with the overrides in it, which may name the initial run.
     """
     tree, initial = dict(tree), given.get("initial_weights")
-    if initial is not None and any(name not in tree for name in _INHERITED):
+    if isinstance(initial, str) and any(name not in tree for name in _INHERITED):
         run = Path(initial).parent.parent if (Path(initial) / "model.safetensors").is_file() else Path(initial)
         file = next((f / "recipe.yaml" for f in (Path(initial), run) if (f / "recipe.yaml").is_file()), None)
         if file is None and "model" not in tree:
             raise RecipeError(f"initial_weights: no run at {initial}, whose model this recipe takes over")
         saved = read_yaml(file.read_text(encoding="utf-8"), str(file)) if file is not None else {}
         for name in _INHERITED:
-            if name not in tree and name in saved:
+            if name not in tree and isinstance(saved, dict) and isinstance(saved.get(name), dict):
                 tree[name] = dict(saved[name])
                 if name == "text" and (run / "vocab.txt").is_file():
                     tree[name]["vocab"] = str(run / "vocab.txt")
@@ -163,14 +158,20 @@ def complete(tree: dict[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     task = given.get("task")
     name = task.get("type") if isinstance(task, dict) else None
     texts = find_class(name, TASKS).texts if isinstance(name, str) and name in TASKS else None
-    for stage in tree.get("stages") or ():
-        for source in (stage.get("sources") or ()) if isinstance(stage, dict) else ():
+    for stage in _listed(tree, "stages"):
+        for source in _listed(stage, "sources"):
             if texts is not None and isinstance(source, dict):
                 source.setdefault("texts", texts)
     evaluation = tree.setdefault("evaluation", {})
     if isinstance(evaluation, dict) and task is not None:
         evaluation.setdefault("tasks", [task])
     return tree
+
+
+def _listed(tree: Any, key: str) -> list[Any]:
+    """The list at `key`; none where there is something else, which the reader of the recipe names."""
+    found = tree.get(key) if isinstance(tree, dict) else None
+    return found if isinstance(found, list) else []
 
 
 def resized(tensors: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:

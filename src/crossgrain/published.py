@@ -130,7 +130,12 @@ def recipe_of(form: Format, found: Converted, title: str, overrides: Sequence[st
     else:
         for name in _HEADED & found.heads.keys():
             changes["task"] = replace(recipe.task, head=_overridden(found.heads[name], "task.head", overrides))
-    return replace(recipe, **changes)
+    try:
+        return replace(recipe, **changes)
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f"{title} makes no run of {form.what}: {error}") from None
 
 
 def _overridden(config: Any, path: str, overrides: Sequence[str]) -> Any:

@@ -78,15 +78,14 @@ class PretrainRecipe:
     # "full": the contrastive gradient of one process with the whole batch, at any number of ranks; "local": the
     # original's, which shrinks with it (X-VLM xvlm.py:26-43).
     gathered_gradients: Literal["full", "local"] = "full"
-    initial_weights: Path | None = None  # a checkpoint folder of the same model to start from
-    seed: Annotated[int, Field(ge=0)] = 0
+    initial_weights: Path | None = None  # a run of the same model, or a checkpoint of one, to start from
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
     def __post_init__(self) -> None:
         check_parts(self, [(objective_name(config), config) for config in self.trained_configs()])
 
     # From here on what a fine-tuning recipe (finetuning.py) does in its own way.
     blind: ClassVar[bool] = False  # whether images show nothing
-    some_unused: ClassVar[bool] = False  # whether some of the model is not trained
 
     def trained_configs(self) -> tuple[Any, ...]:
         """The configurations of all that is trained beside the model."""
@@ -103,7 +102,7 @@ class PretrainRecipe:
     def start(self, learner: Learner, console: Console | None) -> None:
         """Read the initial weights."""
         if self.initial_weights is not None:
-            checkpoint.restore(self.initial_weights, learner)
+            checkpoint.restore(checkpoint.checkpoint_of(self.initial_weights), learner)
 
     def with_answers(self: Kind, folder: Path, console: Console | None, write: bool) -> Kind:
         """The recipe with what a task's answers are, which stands in the run folder."""
@@ -261,7 +260,6 @@ def _plan(recipe: PretrainRecipe, tokenizer: Tokenizer, world: World) -> Plan:
         stage_at=lambda step: at(step)[1].name,
         objectives_at=lambda step: at(step)[1].objectives,
         begins_at=lambda step: step in ends,
-        some_unused=recipe.some_unused,
         score=score,
     )
 
@@ -324,6 +322,7 @@ class _Validation:
     @torch.no_grad()
     def __call__(self, learner: Learner, step: int) -> float:
         alone = Learner(learner.model, dict(learner.objectives.items())).eval()
+        alone.choose(self.stage.objectives)
         torch.manual_seed(self.recipe.seed)
         precision = resolve_precision(self.recipe.train.precision, self.world.device)
         losses = []

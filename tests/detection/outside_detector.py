@@ -28,6 +28,9 @@ class Quarters(Detector):
     def default_selection(cls, config):
         return Selection(score_threshold=0.3, min_boxes=0, max_boxes=4, short_side=32, long_side=64)
 
+    def settings(self):
+        return {"factor": self.config.factor}
+
     def detect(self, images):
         self.calls += 1
         if self.calls == self.config.die_at:

@@ -1,10 +1,13 @@
 """The detectors with published architectures, at random weights: what they give, and what they say of wrong files."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from crossgrain.config import UserError, find_class
+from crossgrain.data.regions import stamp_text
 from crossgrain.detection import DETECTORS
 from crossgrain.detection import coco as coco_module
 from crossgrain.detection.bottom_up import RULES, BottomUp, C4FasterRCNN, load
@@ -145,3 +148,21 @@ def test_the_table_of_detectors_is_true():
         "vg": "BottomUp",
         "scenes": "TrainedDetector",
     }
+
+
+@pytest.mark.parametrize(
+    ("detector", "plain", "changes"),
+    [
+        (
+            BottomUp,
+            {"name": "resnet26", "num_classes": 3, "num_attributes": 0},
+            [{"pool": "align"}, {"refined": False}, {"proposals": 20}, {"anchors": (32.0,)}, {"name": "resnet50"}],
+        ),
+        (TorchvisionFasterRCNN, {"weights": None, "num_classes": 3}, [{"norm_eps": 1e-5}]),
+    ],
+)
+def test_a_stamp_knows_every_setting_that_changes_regions(detector, plain, changes):
+    made = [detector(detector.Config(**plain | change), FEW, CPU).stamp() for change in ({}, *changes)]
+    texts = [stamp_text(json.loads(json.dumps(stamp))) for stamp in made]
+    assert len(set(texts)) == len(texts)
+    assert ", settings (" in texts[0] and "weights" not in made[0]["settings"]

@@ -95,6 +95,15 @@ def test_regions_of_another_detector_are_not_touched_unless_told(data):
     assert regions.read_stamp(data)["detector"] == "outside_detector:Quarters"
 
 
+def test_a_replacement_that_was_broken_off_goes_on(data):
+    detect(data, config())
+    with pytest.raises(KeyboardInterrupt):
+        detect(data, config(max_boxes=2, overwrite=True, fail_at=8))
+    report = detect(data, config(max_boxes=2, overwrite=True))
+    assert (report.shards, report.shards_before) == (2, 1)
+    assert detect(data, config(max_boxes=2, overwrite=True)).shards_before == 0  # asked for once more
+
+
 def test_images_without_regions_are_counted_by_reason(tmp_path):
     with ShardWriter(tmp_path / "data") as writer:
         for i, image in enumerate([picture(0), b"no picture", picture(1), b""]):

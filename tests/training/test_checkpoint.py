@@ -85,3 +85,8 @@ def test_recipes_may_differ_in_keys_that_do_not_change_the_weights():
     checkpoint.check_same_recipe(saved, {"train": {"log_every": 2, "precision": "auto"}, "stages": [{"steps": 5}]})
     with pytest.raises(UserError, match=r"stages\.0\.steps is 5 there and 6 here"):
         checkpoint.check_same_recipe(saved, json.loads(json.dumps(saved).replace("5", "6")))
+
+
+def test_a_score_that_is_no_number_is_not_the_best(tmp_path):
+    save_steps(tmp_path, {2: float("nan"), 4: -2.0, 6: -1.0, 8: float("inf")}, keep=9)
+    assert checkpoint.best(tmp_path) == tmp_path / "step_00000006"

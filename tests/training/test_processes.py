@@ -1,6 +1,7 @@
 """A run in several processes without torchrun: they share the batch, and end together."""
 
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -54,3 +55,16 @@ def test_a_mistake_of_any_rank_is_told_and_ends_them_all():
 def test_a_rank_that_dies_ends_them_all():
     with pytest.raises(RuntimeError, match="process 1 of 2 ended with status 7"):
         in_ranks(2, die)
+
+
+def sleep_while_the_parent_is_asked_to_stop(world, stop: int) -> None:
+    """A signal comes before the work can handle it."""
+    if world.rank == 0:
+        os.kill(os.getppid(), stop)
+    time.sleep(60)
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_the_training_interrupts(stop):
+    with pytest.raises(KeyboardInterrupt):
+        in_ranks(2, sleep_while_the_parent_is_asked_to_stop, stop)

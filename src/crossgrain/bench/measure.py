@@ -23,10 +23,10 @@ from crossgrain.documents.writing import write_whole
 from crossgrain.evaluation.predict import evaluate
 from crossgrain.evaluation.report import write_report
 from crossgrain.recipes import PretrainRecipe, load_run, pretrain
+from crossgrain.training.interrupt import STOPPED
 from crossgrain.training.log import read_log
 
 RESULT, TRAINING = "result.json", "training.json"
-STOPPED = 130  # exit status of a process that a signal asked to stop, and that can be continued
 
 
 def measure_variant(
@@ -87,13 +87,22 @@ def last_losses(log: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def speed(recipe: PretrainRecipe, log: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Seconds of a step (of each stage the median, then their mean), images and texts a second."""
+    """Seconds of a step (of each stage the median, then their mean), images and texts a second.
+
+    A stage shorter than `train.log_every` may have no line of its own, and is left out.
+    """
+    times = {
+        stage.name: [line["seconds_per_step"] for line in log if line["stage"] == stage.name] for stage in recipe.stages
+    }
+    stages = [stage for stage in recipe.stages if times[stage.name]]
+    if not stages:
+        return {}
     seconds = images = texts = 0.0
-    for stage in recipe.stages:
-        seconds += stage.steps * median(line["seconds_per_step"] for line in log if line["stage"] == stage.name)
+    for stage in stages:
+        seconds += stage.steps * median(times[stage.name])
         images += stage.steps * sum(_images(source) for source in stage.sources if source.texts != "corpus")
         texts += stage.steps * sum(_images(source) * source.texts_per_image for source in stage.sources)
-    steps = sum(stage.steps for stage in recipe.stages)
+    steps = sum(stage.steps for stage in stages)
     return {
         "seconds_per_step": seconds / steps,
         "images_per_second": images / seconds,

@@ -8,6 +8,7 @@ from crossgrain.commands import collect
 from crossgrain.commands.evaluation import evaluate_run
 from crossgrain.commands.terminal import make_console, say, write
 from crossgrain.config import UserError
+from crossgrain.training.interrupt import STOPPED
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,12 +19,32 @@ if TYPE_CHECKING:
 def show(arguments: argparse.Namespace) -> int:
     """Handle `crossgrain show`."""
     from crossgrain.config import dump_recipe, find_recipe
-    from crossgrain.recipes import load_run_recipe
 
     path = find_recipe(arguments.recipe)
-    load = collect.complete if collect.is_collection(path) else load_run_recipe
+    load = collect.complete if collect.is_collection(path) else _load_any
     write(dump_recipe(load(path, arguments.overrides)).rstrip())
     return 0
+
+
+def _load_any(path: Path, overrides: list[str]) -> Any:
+    """A recipe of a run, of a bench, or of what a quickstart trains before its run."""
+    from crossgrain.bench.plan import BenchRecipe
+    from crossgrain.bench.tasks import TasksRecipe
+    from crossgrain.config import load_recipe, read_yaml
+    from crossgrain.detection.train import ClassifierRecipe, DetectorRecipe
+    from crossgrain.recipes import load_run_recipe
+
+    tree = read_yaml(path.read_text(encoding="utf-8", errors="replace"), str(path))
+    keys = set(tree) if isinstance(tree, dict) else set()
+    if "variants" in keys:
+        return load_recipe(BenchRecipe, path, overrides)
+    if {"families", "tasks"} <= keys:
+        return load_recipe(TasksRecipe, path, overrides)
+    if "steps" in keys and "stages" not in keys:
+        # One of a CNN leaves the model to who asks for it; the complete one of its run names the CNN.
+        detects = "model" in keys and "cnn" not in tree["model"]
+        return load_recipe(DetectorRecipe if detects else ClassifierRecipe, path, overrides)
+    return load_run_recipe(path, overrides)
 
 
 def pretrain(arguments: argparse.Namespace) -> int:
@@ -56,7 +77,7 @@ def _run_recipe(arguments: argparse.Namespace, verb: str) -> int:
         finished = train(recipe, out, console, world)
         if console and finished:
             say(console, f"weights: {finished}", f"next: crossgrain evaluate {out}")
-    return 0
+    return 0 if finished else STOPPED
 
 
 def quickstart(arguments: argparse.Namespace) -> int:
@@ -67,8 +88,9 @@ def quickstart(arguments: argparse.Namespace) -> int:
     recipe, path = load(*choose(arguments.recipe, arguments.overrides))
     out = arguments.out or Path("runs") / path.stem
     data = make_data(recipe, out, console)
-    if train(recipe.on(data), out, console):
-        evaluate_run(out, None, recipe.evaluation, out / "evaluation", "latest", console)
+    if not train(recipe.on(data), out, console):
+        return STOPPED
+    evaluate_run(out, None, recipe.evaluation, out / "evaluation", "latest", console)
     return 0
 
 

@@ -216,10 +216,14 @@ def detector_of(stamp: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def stamp_text(stamp: Mapping[str, Any]) -> str:
-    """A stamp on one line."""
-    return ", ".join(
-        f"{name} {value if isinstance(value, str) else json.dumps(value)}" for name, value in stamp.items()
-    )
+    """A stamp on one line; the detector's own settings in brackets."""
+    return ", ".join(f"{name} {_value_text(value)}" for name, value in stamp.items())
+
+
+def _value_text(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"({stamp_text(value)})"
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def read_stamp(folder: Path) -> dict[str, Any] | None:
@@ -242,7 +246,8 @@ def open_regions(folder: Path, stamp: Mapping[str, Any], overwrite: bool = False
     names = shard_names(read_manifest(folder))
     found = read_stamp(folder)
     done = {name for name in names if (folder / f"{name}{REGIONS_TABLE}").exists()}
-    if overwrite or (found is None and not done):
+    begun = found == _plain(stamp) and not has_regions(folder)  # by the same call, which was broken off
+    if (overwrite and not begun) or (found is None and not done):
         remove_regions(folder, names)
         _write_state(folder, {**_NEW, "stamp": _plain(stamp)})
         return set()

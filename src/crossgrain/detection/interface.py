@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torchvision.ops import batched_nms, nms
 
-from crossgrain.config import Count, UserError, configclass
+from crossgrain.config import Count, UserError, configclass, dump_config
 from crossgrain.data.images import ImageConfig
 from crossgrain.data.regions import RegionFeatures
 from crossgrain.detection.proposals import rows_with_area
@@ -104,7 +104,12 @@ class Detector(ABC):
             "image_size": [s.short_side, s.long_side],
             "feature_size": self.feature_size,
             "num_classes": self.num_classes,
+            "settings": self.settings(),
         }
+
+    def settings(self) -> dict[str, Any]:
+        """What else regions depend on, in plain JSON values: all of `config` but the weights and where they lie."""
+        return {name: value for name, value in dump_config(self.config).items() if name not in ("weights", "run")}
 
 
 def stamp_name(owner: type) -> str:

@@ -4,6 +4,7 @@ Shape letters: H W pixels, R regions.
 """
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
@@ -46,6 +47,11 @@ class TrainedDetector(Detector):
         """At most 8 boxes, at the size it was trained with."""
         size = load_network(config.run).config.image_size
         return Selection(score_threshold=0.2, min_boxes=1, max_boxes=8, nms=0.4, short_side=size, long_side=None)
+
+    def settings(self) -> dict[str, Any]:
+        """See `Detector`: what the tensors of the network do not tell."""
+        network = self.model.config
+        return {"anchors": list(network.anchors), "pooled": network.pooled, "proposals": network.proposals}
 
     @torch.no_grad()
     def detect(self, images: list[UInt8[Tensor, "3 H W"]]) -> list[RegionFeatures]:

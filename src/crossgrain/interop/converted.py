@@ -1,6 +1,7 @@
 """A published checkpoint in our terms, and the rules that every BERT in one needs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,19 @@ class Converted:
             head.load_state_dict(self.objectives[name])
             head.eval()
         return model.eval(), heads
+
+
+@contextmanager
+def reading_sizes(where: str, system: str) -> Iterator[None]:
+    """A context that reads an architecture off tensors: UserError where one is missing, or not of the expected form."""
+    try:
+        yield
+    except UserError:
+        raise
+    except KeyError as error:
+        raise UserError(f"{where} is no {system} checkpoint: it has no {error.args[0]}") from None
+    except (IndexError, ValueError) as error:
+        raise UserError(f"{where} is no {system} checkpoint: its tensors have other forms ({error})") from None
 
 
 def build_heads(model: nn.Module, heads: Mapping[str, Any]) -> dict[str, nn.Module]:

@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from crossgrain.config import UserError, dump_config, read_config
-from crossgrain.interop.converted import KIND, Converted, bert_rules, check_tied, fill, mlm_rules
+from crossgrain.config import dump_config, read_config
+from crossgrain.interop.converted import KIND, Converted, bert_rules, check_tied, fill, mlm_rules, reading_sizes
 from crossgrain.interop.keys import Rule
 from crossgrain.models.bert import LAYER
 from crossgrain.models.vlbert import VLBERT
@@ -104,7 +104,7 @@ def rules(config: VLBERT.Config, state: Mapping[str, Tensor]) -> list[Rule]:
 
 def infer_config(state: Mapping[str, Tensor], where: str = "checkpoint") -> VLBERT.Config:
     """The architecture that these tensors belong to; heads of 64 dimensions are assumed, as in every published BERT."""
-    try:
+    with reading_sizes(where, "VL-BERT"):
         num_words, dim = state["vlbert.word_embeddings.weight"].shape
         return VLBERT.Config(
             dim=dim,
@@ -117,8 +117,6 @@ def infer_config(state: Mapping[str, Tensor], where: str = "checkpoint") -> VLBE
             geometry_dim=GEOMETRY_DIM,
             fast_rcnn=_infer_backbone(state),
         )
-    except KeyError as error:
-        raise UserError(f"{where} is no VL-BERT checkpoint: it has no {error.args[0]}") from None
 
 
 def _infer_backbone(state: Mapping[str, Tensor]) -> FastRCNN.Config | None:
@@ -126,4 +124,6 @@ def _infer_backbone(state: Mapping[str, Tensor]) -> FastRCNN.Config | None:
     blocks = {k.split(".")[3] for k in state if k.startswith("image_feature_extractor.backbone.layer3.")}
     if not blocks:
         return None
+    if len(blocks) not in RESNETS:
+        raise ValueError(f"a ResNet with {len(blocks)} blocks in C4")
     return FastRCNN.Config(name=RESNETS[len(blocks)], stride_in_1x1=True, pixels="caffe")

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from crossgrain.config import UserError, dump_config, read_config
-from crossgrain.interop.converted import Converted, bert_rules, check_tied, fill, mlm_rules
+from crossgrain.interop.converted import Converted, bert_rules, check_tied, fill, mlm_rules, reading_sizes
 from crossgrain.interop.keys import Rule
 from crossgrain.models.bert import CROSS_LAYER, EMBEDDING, LAYER
 from crossgrain.models.xvlm import XVLM
@@ -115,30 +115,33 @@ def infer_config(state: Mapping[str, Tensor], where: str = "checkpoint") -> XVLM
     Heads of 64 dimensions (as in every published BERT and ViT) and a local attention depth of 4 are assumed: tensors do
     not tell them.
     """
-    words = _first(state, "embeddings.word_embeddings.weight", where)
-    layers = {
-        int(k.split(".layer.")[1].split(".")[0]) for k in state if k.startswith("text_encoder") and ".layer." in k
-    }
-    crossed = {int(k.split(".layer.")[1].split(".")[0]) for k in state if "crossattention.self.query.weight" in k}
-    projection = next((v for k, v in state.items() if k == "vision_proj.weight"), None)
-    dim = words.shape[1]
-    return XVLM.Config(
-        vision=_infer_vision(state, where),
-        dim=dim,
-        num_heads=max(1, dim // 64),
-        mlp_dim=_first(state, "layer.0.intermediate.dense.weight", where).shape[0],
-        text_depth=len(layers - crossed),
-        cross_depth=len(crossed),
-        vocab_size=words.shape[0],
-        max_length=_first(state, "embeddings.position_embeddings.weight", where).shape[0],
-        embedding_dim=256 if projection is None else projection.shape[0],
-    )
+    with reading_sizes(where, "X-VLM"):
+        words = _first(state, "embeddings.word_embeddings.weight", where)
+        layers = {
+            int(k.split(".layer.")[1].split(".")[0]) for k in state if k.startswith("text_encoder") and ".layer." in k
+        }
+        crossed = {int(k.split(".layer.")[1].split(".")[0]) for k in state if "crossattention.self.query.weight" in k}
+        projection = next((v for k, v in state.items() if k == "vision_proj.weight"), None)
+        dim = words.shape[1]
+        return XVLM.Config(
+            vision=_infer_vision(state),
+            dim=dim,
+            num_heads=max(1, dim // 64),
+            mlp_dim=_first(state, "layer.0.intermediate.dense.weight", where).shape[0],
+            text_depth=len(layers - crossed),
+            cross_depth=len(crossed),
+            vocab_size=words.shape[0],
+            max_length=_first(state, "embeddings.position_embeddings.weight", where).shape[0],
+            embedding_dim=256 if projection is None else projection.shape[0],
+        )
 
 
-def _infer_vision(state: Mapping[str, Tensor], where: str) -> Any:
+def _infer_vision(state: Mapping[str, Tensor]) -> Any:
     from crossgrain.nn.vision import Swin, ViT
 
     encoder = {k.removeprefix("vision_encoder."): v for k, v in state.items() if k.startswith("vision_encoder.")}
+    if not encoder:
+        raise KeyError("vision_encoder.*")
     tables = {k: v for k, v in encoder.items() if k.endswith("relative_position_bias_table")}
     if tables:
         depths, heads = [0] * 8, [0] * 8

@@ -1,5 +1,6 @@
 """Published weights of parts of a model: read without running code, from a file, a folder or a model hub."""
 
+import re
 from pathlib import Path
 
 import torch
@@ -14,26 +15,45 @@ WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a checkpoint file: .safetensors, or a pickle that holds nothing but tensors and containers.
 
-    The usual wrappers ("model", "state_dict") are opened. Raises UserError where the file cannot be read safely.
+    The usual wrappers ("model", "state_dict", "module." before every name) are opened. Raises UserError where the file
+    cannot be read safely.
     """
     if not path.is_file():
         raise UserError(f"no weights at {path}")
     if path.suffix == ".safetensors":
         try:
-            return load_file(path)
+            return _unwrapped(load_file(path))
         except Exception as error:
             raise UserError(f"{path} is not a safetensors file: {error}") from None
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise UserError(f"{path} cannot be loaded as plain tensors: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{path} cannot be loaded as plain tensors: {_reason(error)}") from None
     for wrapper in ("model", "state_dict"):
         if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
-    tensors = {k: v for k, v in state.items() if isinstance(v, Tensor)} if isinstance(state, dict) else {}
+    tensors = (
+        {k: v for k, v in state.items() if isinstance(k, str) and isinstance(v, Tensor)}
+        if isinstance(state, dict)
+        else {}
+    )
     if not tensors:
         raise UserError(f"{path} holds no tensors")
-    return tensors
+    return _unwrapped(tensors)
+
+
+def _unwrapped(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors as they were named before the model was wrapped for several GPUs."""
+    wrapped = all(name.startswith("module.") for name in tensors)
+    return {name.removeprefix("module."): tensor for name, tensor in tensors.items()} if wrapped else tensors
+
+
+def _reason(error: Exception) -> str:
+    """What torch found in a file that it does not open, without its advice and the codes for a terminal."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error))
+    found = re.search(r"Unsupported [^.\n]*[\w.]+\w", text)
+    first = found[0] if found else next(iter(text.splitlines()), type(error).__name__)
+    return "".join(character for character in first if character.isprintable())
 
 
 def looks_like_path(name: str) -> bool:

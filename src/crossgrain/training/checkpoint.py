@@ -12,6 +12,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +97,20 @@ def latest(folder: Path) -> Path | None:
     return max(_all(folder), default=None)
 
 
+def checkpoint_of(path: Path) -> Path:
+    """A checkpoint folder: `path` itself, or the newest of the run in it. UserError where there is none."""
+    if (path / "model.safetensors").is_file():
+        return path
+    found = latest(path / "checkpoints")
+    if found is None:
+        raise UserError(f"initial_weights: {path} is neither a run folder with a checkpoint nor a checkpoint")
+    return found
+
+
 def best(folder: Path) -> Path | None:
     """The checkpoint with the highest score, the newest of equals, if any was scored."""
-    scored = [(score, path) for path in _all(folder) if (score := read_state(path).score) is not None]
+    scores = [(read_state(path).score, path) for path in _all(folder)]
+    scored = [(score, path) for score, path in scores if score is not None and isfinite(score)]
     return max(scored, default=(None, None))[1]
 
 

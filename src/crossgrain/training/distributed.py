@@ -42,15 +42,16 @@ class World:
             return alone
         return lambda x: _Gather.apply(x, gradients == "full") if x.is_floating_point() else _all_rows(x)
 
-    def wrap(self, learner: nn.Module, *, some_unused: bool = False) -> nn.Module:
-        """`learner` with its gradients averaged over ranks.
+    def wrap(self, learner: nn.Module) -> nn.Module:
+        """`learner` with its gradients averaged over ranks, whichever parameters take part in a loss.
 
-        Every parameter must take part in every loss, unless `some_unused` says that the stages differ.
+        DDP looks for those that take part in every step. Where it does not, it also changes the order of its sums after
+        the first step, and a run that was continued would not end with the bits of an unbroken one.
         """
         if self.size == 1:
             return learner
         devices = [self.device] if self.device.type == "cuda" else None
-        return DistributedDataParallel(learner, device_ids=devices, find_unused_parameters=some_unused)
+        return DistributedDataParallel(learner, device_ids=devices, find_unused_parameters=True)
 
     def any(self, flag: bool) -> bool:
         """True on every rank if `flag` is on one. A number on the host: the device is not waited for."""

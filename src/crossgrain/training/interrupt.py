@@ -6,6 +6,8 @@ import threading
 from types import FrameType
 from typing import Any
 
+STOPPED = 130  # exit status of a process that a signal asked to stop, and that can be continued
+
 
 class StopSignals:
     """A context in which the first SIGTERM or Ctrl-C sets `requested`; a second Ctrl-C aborts at once.

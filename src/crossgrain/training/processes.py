@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +24,7 @@ def in_ranks(size: int, work: Callable[..., Any], *arguments: Any) -> Any:
     """What `work(world, *arguments)` returns on rank 0, called in `size` processes that share the cores.
 
     A UserError of any rank is raised here, and so is a RuntimeError where one ended without a word. A signal that asks
-    to stop is passed on, and the work ends as it does when it gets one itself.
+    to stop is passed on, and the work ends as it does when it gets one itself: KeyboardInterrupt where it cannot yet.
     """
     context = multiprocessing.get_context("spawn")
     told = context.SimpleQueue()
@@ -33,9 +34,8 @@ def in_ranks(size: int, work: Callable[..., Any], *arguments: Any) -> Any:
         context.Process(target=_rank, args=(rank, place, threads, told, work, arguments), daemon=False)
         for rank in range(size)
     ]
-    for process in ranks:
-        process.start()
     with StopSignals() as stop:
+        _start(ranks)
         passed_on = False
         while any(process.is_alive() for process in ranks):
             ranks[0].join(0.1)
@@ -51,10 +51,30 @@ def in_ranks(size: int, work: Callable[..., Any], *arguments: Any) -> Any:
         answers[rank] = (good, answer)
     if mistakes := [answer for good, answer in answers.values() if not good]:
         raise UserError(mistakes[0])
-    if lost := [(rank, process.exitcode) for rank, process in enumerate(ranks) if process.exitcode != 0]:
+    lost = [(rank, process.exitcode) for rank, process in enumerate(ranks) if process.exitcode != 0]
+    if lost and stop.requested:  # before they could save
+        raise KeyboardInterrupt
+    if lost:
         rank, status = next((one for one in lost if one[1] != -signal.SIGKILL), lost[0])  # not one that was ended here
         raise RuntimeError(f"process {rank} of {size} ended with status {status}")
     return answers[0][1]
+
+
+def _start(ranks: list[Any]) -> None:
+    """Start the ranks deaf to Ctrl-C, which comes to all of them, until they train: it is passed on to them."""
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if main else None
+    quiet = "TORCH_CPP_LOG_LEVEL" not in os.environ  # else DDP warns where every parameter takes part in the first step
+    if quiet:
+        os.environ["TORCH_CPP_LOG_LEVEL"] = "ERROR"
+    try:
+        for process in ranks:
+            process.start()
+    finally:
+        if quiet:
+            del os.environ["TORCH_CPP_LOG_LEVEL"]
+        if main:
+            signal.signal(signal.SIGINT, before)
 
 
 def _rank(

@@ -64,8 +64,6 @@ class Plan:
     stage_at: Callable[[int], str] = lambda step: "train"
     # The objectives that the stage of this step trains on, by name; None for all.
     objectives_at: Callable[[int], tuple[str, ...] | None] = lambda step: None
-    # Whether parameters of the model stay without a gradient.
-    some_unused: bool = False
     # Whether a stage begins here that takes over the weights and nothing else of the one before.
     begins_at: Callable[[int], bool] = lambda step: False
     score: Callable[[Learner, int], float] | None = None
@@ -138,8 +136,7 @@ class _Run:
 
     def steps(self, first_step: int, log: RunLog, stop: StopSignals) -> Outcome:
         """Run to the end, or to the end of the step in which a signal asks to stop."""
-        partial = any(self.plan.objectives_at(step) is not None for step in range(first_step, self.plan.total_steps))
-        wrapped = self.world.wrap(self.learner, some_unused=partial or self.plan.some_unused)
+        wrapped = self.world.wrap(self.learner)
         batches = self.plan.batches_from(first_step)
         for step in range(first_step, self.plan.total_steps):
             updates = next(batches)
