@@ -177,7 +177,8 @@ def _listed(tree: Any, key: str) -> list[Any]:
 def resized(tensors: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """The tensors with positions of images fitted to another size: tables of relative ones, grids of absolute ones.
 
-    Bicubic, as X-VLM's loader does for Swin and ViT (xvlm.py:204-252).
+    ViT's are bicubic, as X-VLM's loader has them (xvlm.py:204-252); Swin's tables are as timm fits them, where the
+    original lays a cubic spline through them.
     """
     wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
     return {name: _fit(name, tensor, wanted.get(name)) for name, tensor in tensors.items()}
@@ -195,7 +196,7 @@ def _fit(name: str, tensor: Tensor, shape: torch.Size | None) -> Tensor:
             return resize_rel_pos_bias_table(tensor, new_window_size=(side, side), new_bias_shape=tuple(shape))
     if name.endswith("pos_embed"):  # (1, [CLS] + H W, D)
         side = round((shape[1] - 1) ** 0.5)
-        return resample_abs_pos_embed(tensor, [side, side], num_prefix_tokens=1)
+        return resample_abs_pos_embed(tensor, [side, side], num_prefix_tokens=1, antialias=False)
     if name == "vision.position":  # (H, W, D)
         grid = tensor.permute(2, 0, 1)[None]
         return F.interpolate(grid, size=shape[:2], mode="bicubic", antialias=True)[0].permute(1, 2, 0)

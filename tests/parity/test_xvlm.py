@@ -5,9 +5,11 @@ import json
 import pytest
 import torch
 from recorded import GOLDEN, cases
+from safetensors.torch import load_file
 
 from crossgrain.config import UserError
 from crossgrain.data.types import Batch, BoxTarget, Hidden, Pixels, Text
+from crossgrain.finetuning import resized
 from crossgrain.interop.xvlm import convert_with, convert_xvlm
 from crossgrain.nn.boxes import corners_from_centre, giou_loss, patches_inside
 from crossgrain.nn.transformer import take_positions
@@ -236,3 +238,14 @@ def test_one_optimizer_step_matches(case, monkeypatch):
         torch.testing.assert_close(value[clear], expected[clear], msg=told, **CLOSE)
         compared += int(clear.sum())
     assert compared > 1000
+
+
+def test_positions_of_an_image_are_fitted_to_another_size_as_recorded():
+    recorded = GOLDEN / "xvlm" / "misc.safetensors"
+    if not recorded.is_file():
+        pytest.skip("no recorded positions")
+    tensors = load_file(recorded)
+    model = torch.nn.Module()
+    model.vision = torch.nn.ParameterDict({"pos_embed": torch.zeros_like(tensors["pos_embed.out_6x6"])})
+    fitted = resized({"vision.pos_embed": tensors["pos_embed.in"]}, model)["vision.pos_embed"]
+    torch.testing.assert_close(fitted, tensors["pos_embed.out_6x6"], **CLOSE)
