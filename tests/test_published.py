@@ -176,6 +176,13 @@ def test_tensors_of_another_architecture_are_named(format_name, state, complaint
         convert(format_name, tmp_path / "odd.safetensors", tmp_path / "run", overrides(tmp_path))
 
 
+def test_a_checkpoint_on_roberta_is_refused(tmp_path):
+    state = load_file(weights("vlbert/pretrain")) | {"vlbert.position_embeddings.weight": torch.zeros(514, 32)}
+    save_file({key: value.clone() for key, value in state.items()}, tmp_path / "roberta.safetensors")
+    with pytest.raises(UserError, match="built on RoBERTa"):
+        convert("vlbert", tmp_path / "roberta.safetensors", tmp_path / "run", overrides(tmp_path))
+
+
 def test_a_checkpoint_without_a_head_makes_no_run(tmp_path):
     heads = ("vlbert.mlm_head.", "vlbert.mvrc_head.", "vlbert.relationsip_head.")
     state = {k: v.clone() for k, v in load_file(weights("vlbert/pretrain")).items() if not k.startswith(heads)}

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from crossgrain.config import dump_config, read_config
+from crossgrain.config import UserError, dump_config, read_config
 from crossgrain.interop.converted import KIND, Converted, bert_rules, check_tied, fill, mlm_rules, reading_sizes
 from crossgrain.interop.keys import Rule
 from crossgrain.models.bert import LAYER
@@ -22,6 +22,7 @@ from crossgrain.objectives.mlm import MLM
 from crossgrain.objectives.region_class import RegionClass
 
 GEOMETRY_DIM = 2048  # 4 numbers, 256 sines and as many cosines of each (fast_rcnn.py:170-173)
+ROBERTA_POSITIONS = 514  # 512 behind the padding's
 RESNETS = {6: "resnet50", 23: "resnet101", 36: "resnet152"}  # by the number of blocks in C4
 EMBEDDINGS = {
     "text_embedding.token": ("word_embeddings",),
@@ -106,6 +107,10 @@ def infer_config(state: Mapping[str, Tensor], where: str = "checkpoint") -> VLBE
     """The architecture that these tensors belong to; heads of 64 dimensions are assumed, as in every published BERT."""
     with reading_sizes(where, "VL-BERT"):
         num_words, dim = state["vlbert.word_embeddings.weight"].shape
+        if len(state["vlbert.position_embeddings.weight"]) == ROBERTA_POSITIONS:
+            raise UserError(
+                f"{where} was built on RoBERTa, which counts positions from 2 on: there is no such model here"
+            )
         return VLBERT.Config(
             dim=dim,
             depth=len({key.split(".")[3] for key in state if key.startswith("vlbert.encoder.layer.")}),
