@@ -233,7 +233,7 @@ def test_a_slow_caller_is_no_fault_of_the_server(server):
     limits = {"max_image_bytes": 2**21, "max_page_bytes": 2**20, "max_bytes_in_flight": 2**22, "concurrency": 8}
     found = []
     for fetched in fetch_all(
-        (Request(server.url(f"/{i}.jpg")) for i in range(12)), server.config(**limits, total_seconds=0.9)
+        (Request(server.url(f"/{i}.jpg")) for i in range(12)), server.config(**limits, total_seconds=2.0)
     ):
         found.append(fetched.reason or fetched.data == body)
         time.sleep(0.3)

@@ -25,7 +25,7 @@ DIVS = b"<div>" * 50_000
 def find(html, **headers):
     begin = time.process_time()
     found = find_candidates(Page(url="https://example.org/", html=html, headers=headers), LOOSE)
-    assert time.process_time() - begin < 4
+    assert time.process_time() - begin < 20
     assert found.num_images == len(found.candidates) + sum(found.dropped.values())
     return found
 
@@ -95,7 +95,7 @@ def test_long_pages_are_read_however_many_elements_they_have(part):
 def test_open_elements_are_counted_in_one_pass(html):
     begin = time.process_time()
     assert not nested_too_deeply(b"<i></i>" * 10_000 + html)
-    assert time.process_time() - begin < 3
+    assert time.process_time() - begin < 10
 
 
 @pytest.mark.parametrize(
@@ -116,13 +116,13 @@ def test_open_elements_are_counted_in_one_pass(html):
 def test_a_srcset_is_read_in_one_pass(text):
     begin = time.process_time()
     image_source({"srcset": text}, (), 1024)
-    assert time.process_time() - begin < 0.5
+    assert time.process_time() - begin < 3
 
 
 def test_a_name_of_digits_is_read_in_one_pass():
     begin = time.process_time()
     image_source({"src": "px" + "1" * 32 + "_.jpg"}, (), 1024)
-    assert time.process_time() - begin < 0.5
+    assert time.process_time() - begin < 3
 
 
 @pytest.mark.parametrize("size", ["9" * 400 + "w", "9" * 400 + "x", "9" * 5000 + "w", "999999.5x"])
