@@ -14,7 +14,7 @@ from found_images import png_bomb, saved, scene, with_place
 from PIL import Image, ImageOps
 
 from crossgrain.collect.hashes import SAME_IMAGE, phash
-from crossgrain.collect.images.blocklist import BLOCKED, Blocklist, BlocklistConfig
+from crossgrain.collect.images.blocklist import Blocklist, BlocklistConfig
 from crossgrain.collect.images.filter import UNNATURAL, UNSAFE, ImageFilter, ImageFilterConfig, KeptImage
 from crossgrain.collect.images.natural import DEFAULT_WEIGHTS
 from crossgrain.config import UserError, read_config
@@ -179,13 +179,13 @@ def test_mistaken_classifiers_are_refused_with_the_form(name):
 
 
 @pytest.mark.parametrize("hash_name", ["md5", "sha1", "sha256"])
-def test_listed_files_are_dropped_and_only_named_by_digest(hash_name, tmp_path):
+def test_listed_files_are_told_by_digest(hash_name, tmp_path):
     data, other = saved(scene(0)), saved(scene(1))
     digest = hashlib.new(hash_name, data).hexdigest()
     (tmp_path / "list.txt").write_text(f"# list\n\n{'0' * len(digest)}\n{digest.upper()} extra words\n")
-    lists = BlocklistConfig(file_hashes=(tmp_path / "list.txt",))
-    assert dropped(data, blocklist=lists) == Dropped(reason=BLOCKED, where="", detail=f"{hash_name} {digest}")
-    assert kept(other, blocklist=lists)
+    lists = Blocklist(BlocklistConfig(file_hashes=(tmp_path / "list.txt",)))
+    assert lists.blocks_file(data) == f"{hash_name} {digest}"
+    assert lists.blocks_file(other) == ""
 
 
 def test_listed_urls_are_told(tmp_path):

@@ -1,24 +1,15 @@
 """One process at a time in the folder of a collection: a run, or a removal."""
 
-import contextlib
-import fcntl
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from crossgrain.config import UserError
+from crossgrain.data.removal import locked
 
-LOCK = ".lock"  # in the folder of the parts
+LOCK = ".lock"  # in the folder of the parts: a run has begun here
 
 
-@contextlib.contextmanager
-def alone(work: Path) -> Iterator[None]:
-    """Keep others out of the same folder; the operating system lets go when the process ends, however it does."""
+def alone(work: Path) -> AbstractContextManager[None]:
+    """Keep others out of the same folder."""
     work.mkdir(parents=True, exist_ok=True)
-    with (work / LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another run is at work in {work.parent}: wait for its end, or end it") from None
-        except OSError:  # a file system that has no locks
-            pass
-        yield
+    (work / LOCK).touch()
+    return locked(work, f"another run is at work in {work.parent}: wait for its end, or end it")

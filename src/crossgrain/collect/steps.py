@@ -9,6 +9,7 @@ from typing import Any
 
 from crossgrain.collect import hash_sets
 from crossgrain.collect.fetch.config import FetchConfig
+from crossgrain.collect.images.blocklist import load_blocklist
 from crossgrain.collect.images.filter import ImageFilter
 from crossgrain.collect.pages.inputs import Input, list_inputs
 from crossgrain.collect.planted import read_truth
@@ -38,8 +39,9 @@ class Steps:
     def __init__(self, recipe: CollectRecipe, out: Path):
         """UserError for whatever the recipe names and cannot be had."""
         self.recipe = recipe
-        Cleaner(recipe.sentences)  # these two name languages, lists and classifiers, which are looked for here
+        Cleaner(recipe.sentences)  # these three name languages, lists and classifiers, which are looked for here
         ImageFilter(recipe.images)
+        load_blocklist(recipe.images.blocklist)
         if recipe.fetch_missing:
             recipe.fetch.check_contact()
         self.work = out / "work"

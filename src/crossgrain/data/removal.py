@@ -30,14 +30,20 @@ _Members = Callable[[Row], list[tuple[str, str, str]]]  # columns of offset and 
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a data set against whoever else writes to it; UserError where somebody does."""
+def locked(folder: Path, busy: str = "") -> Iterator[None]:
+    """Hold a folder against whoever else writes to it; UserError (`busy`) where somebody does.
+
+    The operating system lets go when the process ends, however it does.
+    """
     handle = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(busy or f"{folder} is being written to by another process") from None
+        except OSError:  # a file system that has no locks
+            pass
         yield
-    except BlockingIOError:
-        raise UserError(f"{folder} is being written to by another process") from None
     finally:
         os.close(handle)
 

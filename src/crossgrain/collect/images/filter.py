@@ -1,6 +1,6 @@
-"""Stage 2: which images are kept. Block lists, then the header gate, then one decode that everything else looks at.
+"""Stage 2: which images are kept. The header gate, then one decode that everything else looks at.
 
-block lists -> gate -> decode (JPEG at 1/2, 1/4 or 1/8 where that is enough) -> naturalness, unsafe score,
+gate -> decode (JPEG at 1/2, 1/4 or 1/8 where that is enough) -> naturalness, unsafe score,
 perceptual hash -> the file itself without its metadata, or encoded anew where it is too large or unusual
 """
 
@@ -18,7 +18,7 @@ from PIL import Image
 from pydantic import Field
 
 from crossgrain.collect import hashes
-from crossgrain.collect.images.blocklist import BLOCKED, BlocklistConfig, load_blocklist
+from crossgrain.collect.images.blocklist import BlocklistConfig
 from crossgrain.collect.images.gate import EXTENSIONS, Gate, Header, pass_gate
 from crossgrain.collect.images.metadata import without_metadata
 from crossgrain.collect.images.natural import DEFAULT_WEIGHTS, SIDE, NaturalClassifier
@@ -104,15 +104,9 @@ class ImageFilter:
         )
         self._natural = NaturalClassifier.load(config.natural_weights or DEFAULT_WEIGHTS)
         self._unsafe = load_unsafe(config.unsafe)
-        self._blocklist = load_blocklist(config.blocklist)
 
     def check(self, data: bytes, where: str = "") -> KeptImage | Dropped:
-        """What is kept of an image file, or the rule that it breaks; `where` says in the latter what it was.
-
-        A file on a block list is only ever named by its digest: nothing else of it may be kept or shown.
-        """
-        if listed := self._blocklist.blocks_file(data):
-            return Dropped(reason=BLOCKED, where="", detail=listed)
+        """What is kept of an image file, or the rule that it breaks; `where` says in the latter what it was."""
         try:
             header = pass_gate(data, self._gate)
             encoded = EncodedImage(data[: header.end], self._limits)

@@ -51,6 +51,7 @@ NOT_ARCHIVED = "in no archive"
 CRASHED = "its decoder crashed twice"
 # Drops whose picture may be shown: their header was read to its end, and promised an image of bounded cost.
 _DECODABLE = frozenset(("too few bytes", "too small", "extreme aspect ratio", UNNATURAL, UNSAFE))
+_EMBEDDED = json.dumps(["embedded"])  # what can be checked of an image that lies in an archive
 _HIDDEN = "sha256:"  # opens what stands for an address on a block list
 
 _KEPT = {  # of a kept image, with the Arrow type of each; the hashes also of one that was taken down
@@ -203,7 +204,12 @@ class _Taking:
             except (OSError, ValueError) as error:
                 self._drop(url, "archived image cannot be read", detail=str(error)[:200])
                 continue
-            self._judge(url, data, ("embedded",))
+            if listed := self.blocklist.blocks_file(data):
+                self._drop(url, BLOCKED, detail=listed)
+            elif opted_out := embedded_opt_out(data):
+                self._drop(url, opted_out, opt_outs_checked=_EMBEDDED)
+            else:
+                self._judge(url, data, opt_outs_checked=_EMBEDDED)
         self.journal.commit()
 
     def leave(self, urls: Sequence[str]) -> None:
@@ -212,29 +218,21 @@ class _Taking:
             self._drop(url, NOT_ARCHIVED)
 
     def judge_fetched(self, fetched: Fetched) -> None:
-        """What a host answered."""
-        url = fetched.request.url
-        seen: Row = {"status": fetched.status, "fetched": True}
+        """What a host answered; the fetcher has asked the block list and looked for opt-outs."""
+        url, checked = fetched.request.url, json.dumps([*fetched.evidence])
+        seen: Row = {"status": fetched.status, "fetched": True, "opt_outs_checked": checked}
         if fetched.data is None:
-            seen |= {"detail": fetched.detail, "opt_outs_checked": json.dumps([*fetched.evidence])}
-            self._drop(url, fetched.reason, transient=fetched.transient, **seen)
+            self._drop(url, fetched.reason, transient=fetched.transient, detail=fetched.detail, **seen)
         else:
-            self._judge(url, fetched.data, (*fetched.evidence, "embedded"), **seen)
+            self._judge(url, fetched.data, **seen)
 
-    def _judge(self, url: str, data: bytes, checked: Sequence[str], **answered: Any) -> None:
-        """The block list, opt-outs in the file, then everything about the image."""
-        seen: Row = {**answered, "opt_outs_checked": json.dumps([*dict.fromkeys(checked)])}
+    def _judge(self, url: str, data: bytes, **seen: Any) -> None:
+        """Everything about an image that nobody has forbidden."""
         name = _name(url)
         if self.journal.strikes(name) >= 2:
             self._drop(url, CRASHED, **seen)
             return
         self.journal.begin(name)
-        if listed := self.blocklist.blocks_file(data):
-            self._drop(url, BLOCKED, detail=listed, **seen)
-            return
-        if opted_out := embedded_opt_out(data):
-            self._drop(url, opted_out, **seen)
-            return
         found = self.images.check(data)
         if self.removed and self._taken_down(url, hashes := _hashes(data, found)):
             self._drop(url, REASON, **hashes, **seen)
